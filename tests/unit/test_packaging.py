@@ -1,0 +1,48 @@
+"""pyproject.toml, environment.yml and requirements.lock name the same packages, and no registry."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def ranges(lines: list[str]) -> dict[str, str]:
+    """Name to version range of requirement lines."""
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): str(r.specifier) for r in parsed}
+
+
+def test_conda_users_get_the_same_ranges() -> None:
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = [entry for entry in listed if isinstance(entry, str)]
+    from_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    named = ranges([line for line in [*conda, *from_pip] if not line.startswith("-e")])
+    assert named.pop("python") == PROJECT["requires-python"]
+    named.pop("pip")
+    assert named == ranges(PROJECT["dependencies"])
+
+
+def test_lock_pins_every_dependency_inside_its_range() -> None:
+    pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", LOCK, re.MULTILINE))
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{name} is not in requirements.lock: run `make lock`"
+        assert pinned[name] in requirement.specifier, (
+            f"{name} {pinned[name]} is outside {requirement.specifier}"
+        )
+
+
+def test_lock_has_hashes_and_names_no_host() -> None:
+    assert "--hash=sha256:" in LOCK
+    assert "://" not in LOCK
