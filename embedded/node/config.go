@@ -1,0 +1,84 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kubelet/app/options"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/kubelet/eviction"
+	"k8s.io/kubernetes/pkg/kubelet/kubeletconfig/configfiles"
+	utilfs "k8s.io/kubernetes/pkg/util/filesystem"
+)
+
+// loadServer reads and validates the KubeletConfiguration as cmd/kubelet/app does, then sets what cannot be otherwise
+// on this kind of node. A file that upstream refuses is refused with upstream's words.
+func loadServer(ctx context.Context, o *Options) (*options.KubeletServer, error) {
+	config, err := loadConfig(ctx, o.Config)
+	if err != nil {
+		return nil, err
+	}
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(config.FeatureGates); err != nil {
+		return nil, fmt.Errorf("featureGates in %s: %w", o.Config, err)
+	}
+	logs.InitLogs()
+	if err := logsapi.ValidateAndApplyAsField(&config.Logging, utilfeature.DefaultFeatureGate, field.NewPath("logging")); err != nil {
+		return nil, fmt.Errorf("logging in %s: %w", o.Config, err)
+	}
+	confine(config, o)
+	if err := validation.ValidateKubeletConfiguration(config, utilfeature.DefaultFeatureGate); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Config, err)
+	}
+	flags := options.NewKubeletFlags()
+	flags.HostnameOverride, flags.NodeIP = o.Name, o.NodeIP.String()
+	flags.KubeletConfigFile, flags.KubeConfig, flags.BootstrapKubeconfig = o.Config, o.Kubeconfig, o.BootstrapKubeconfig
+	flags.CertDirectory, flags.RootDirectory = o.CertDir, o.RootDir
+	flags.NodeLabels, config.ProviderID = o.Labels, o.ProviderID
+	if err := options.ValidateKubeletFlags(flags); err != nil {
+		return nil, err
+	}
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
+	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
+}
+
+func loadConfig(ctx context.Context, path string) (*kubeletconfig.KubeletConfiguration, error) {
+	loader, err := configfiles.NewFsLoader(&utilfs.DefaultFs{}, path)
+	if err != nil {
+		return nil, err
+	}
+	config, err := loader.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("failed to load kubelet config file, path: %s, error: %w", path, err)
+	}
+	if config.EvictionHard == nil {
+		config.EvictionHard = eviction.DefaultEvictionHard
+	}
+	return config, nil
+}
+
+// confine sets the fields that a node without cgroups, root and a machine of its own cannot have otherwise, and says so
+// in the log where the file asked for something else.
+func confine(c *kubeletconfig.KubeletConfiguration, o *Options) {
+	if c.KubeReservedCgroup != "" || c.SystemReservedCgroup != "" {
+		klog.InfoS("There are no cgroups on this node: reserved cgroups are ignored")
+	}
+	c.CgroupsPerQOS, c.FailCgroupV1, c.FailSwapOn = false, false, false
+	c.EnforceNodeAllocatable = nil
+	c.KubeReservedCgroup, c.SystemReservedCgroup, c.CgroupRoot = "", "", ""
+	c.CPUManagerPolicy, c.MemoryManagerPolicy = "none", "None"
+	c.MakeIPTablesUtilChains = false
+	c.ProtectKernelDefaults = false
+	c.ReadOnlyPort = 0
+	c.PodLogsDir = filepath.Join(filepath.Dir(o.RootDir), "logs")
+	c.PodCIDR = o.PodCIDR.String()
+	if c.ContainerRuntimeEndpoint == "" {
+		c.ContainerRuntimeEndpoint = "unix:///run/labkit/cri.sock" // replaced when the runtime is up
+	}
+}
