@@ -35,6 +35,9 @@ type Usage interface {
 	Usage() (cpuNanos, workingSetBytes uint64)
 }
 
+// podsGroup is the name of the group of all pods.
+const podsGroup = "/kubepods"
+
 // machineStats answers the kubelet's questions to cAdvisor from the runtime and the declared machine: no cgroup and no
 // other process of the host is looked at. The machine's usage is its pods' and this process's own.
 type machineStats struct {
@@ -42,12 +45,14 @@ type machineStats struct {
 	usage   Usage
 	started time.Time
 
-	mu       sync.Mutex
-	cpuTotal uint64 // nanoseconds, never decreases
-	podsLast uint64
-	cpuRate  uint64 // nanocores over the last interval
-	rateAt   time.Time
-	rateFrom uint64
+	podsLimit uint64 // bytes of memory that all pods together may use
+
+	mu        sync.Mutex
+	podsTotal uint64 // nanoseconds
+	podsLast  uint64 // nanoseconds, as the runtime last said
+	cpuRate   uint64 // nanocores over the last interval
+	rateAt    time.Time
+	rateFrom  uint64 // nanoseconds
 }
 
 var _ cadvisor.Interface = (*machineStats)(nil)
@@ -93,9 +98,15 @@ func osName() string {
 	return "Linux"
 }
 
-// ContainerInfoV2 answers for the whole machine; per-container statistics come through CRI.
+// ContainerInfoV2 answers for the whole machine and for the group of all pods; per-container statistics come through CRI.
 func (m *machineStats) ContainerInfoV2(name string, _ cadvisorapi.RequestOptions) (map[string]cadvisorapi.ContainerInfo, error) {
-	return map[string]cadvisorapi.ContainerInfo{name: *m.root()}, nil
+	switch name {
+	case "/":
+		return map[string]cadvisorapi.ContainerInfo{name: *m.root()}, nil
+	case podsGroup:
+		return map[string]cadvisorapi.ContainerInfo{name: *m.pods()}, nil
+	}
+	return nil, fmt.Errorf("no statistics of %q: there are no cgroups on this node", name)
 }
 
 // GetRequestedContainersInfo lists the machine and every running container, for /metrics/cadvisor.
@@ -147,34 +158,48 @@ func sample(at time.Time, cpuNanos, memory uint64) *cadvisorapi.ContainerStats {
 // root is the machine as one container whose memory limit is the declared capacity, so that the eviction signal
 // memory.available is capacity − usage.
 func (m *machineStats) root() *cadvisorapi.ContainerInfo {
-	podsCPU, memory := m.usage.Usage()
+	podsCPU, memory := m.podsUsage()
 	ownCPU, ownMemory := ownUsage()
-	now := time.Now()
+	now, total := time.Now(), podsCPU+ownCPU
 	m.mu.Lock()
-	if podsCPU > m.podsLast {
-		m.cpuTotal += podsCPU - m.podsLast
-	}
-	m.podsLast = podsCPU
-	total := m.cpuTotal + ownCPU
 	if elapsed := now.Sub(m.rateAt); elapsed >= time.Second {
-		if !m.rateAt.IsZero() && total >= m.rateFrom {
+		if !m.rateAt.IsZero() {
 			m.cpuRate = uint64(float64(total-m.rateFrom) / elapsed.Seconds())
 		}
 		m.rateAt, m.rateFrom = now, total
 	}
 	rate := m.cpuRate
 	m.mu.Unlock()
-	memory = min(memory+ownMemory, uint64(m.machine.MemoryBytes))
-	point := sample(now, total, memory)
-	point.CpuInst = &cadvisorapi.CpuInstStats{Usage: cadvisorapi.CpuInstUsage{Total: rate}}
+	info := m.group("/", uint64(m.machine.MemoryBytes), sample(now, total, min(memory+ownMemory, uint64(m.machine.MemoryBytes))))
+	info.Stats[0].CpuInst = &cadvisorapi.CpuInstStats{Usage: cadvisorapi.CpuInstUsage{Total: rate}}
+	return info
+}
+
+// pods is the group of all pods, limited to what the reservations leave: the signal allocatableMemory.available.
+func (m *machineStats) pods() *cadvisorapi.ContainerInfo {
+	cpu, memory := m.podsUsage()
+	return m.group(podsGroup, m.podsLimit, sample(time.Now(), cpu, min(memory, m.podsLimit)))
+}
+
+func (m *machineStats) group(name string, limit uint64, point *cadvisorapi.ContainerStats) *cadvisorapi.ContainerInfo {
 	return &cadvisorapi.ContainerInfo{
-		ContainerReference: cadvisorapi.ContainerReference{Name: "/"},
-		Spec: cadvisorapi.ContainerSpec{
-			CreationTime: m.started, StartTime: m.started, HasCpu: true, HasMemory: true,
-			Memory: cadvisorapi.MemorySpec{Limit: uint64(m.machine.MemoryBytes)},
-		},
+		ContainerReference: cadvisorapi.ContainerReference{Name: name},
+		Spec: cadvisorapi.ContainerSpec{CreationTime: m.started, StartTime: m.started, HasCpu: true, HasMemory: true,
+			Memory: cadvisorapi.MemorySpec{Limit: limit}},
 		Stats: []*cadvisorapi.ContainerStats{point},
 	}
+}
+
+// podsUsage is all pods' CPU time, which never decreases when a pod goes, and their memory.
+func (m *machineStats) podsUsage() (cpuNanos, memory uint64) {
+	cpu, memory := m.usage.Usage()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cpu > m.podsLast {
+		m.podsTotal += cpu - m.podsLast
+	}
+	m.podsLast = cpu
+	return m.podsTotal, memory
 }
 
 // ownUsage is the CPU time in nanoseconds and the private resident memory in bytes of this process.

@@ -29,7 +29,7 @@ type containerManager struct {
 	thresholds []evictionapi.Threshold
 }
 
-func newContainerManager(c *kubeletconfig.KubeletConfiguration, stats cadvisor.Interface) (*containerManager, error) {
+func newContainerManager(c *kubeletconfig.KubeletConfiguration, stats *machineStats) (*containerManager, error) {
 	machine, err := stats.MachineInfo(klog.Background())
 	if err != nil {
 		return nil, err
@@ -52,12 +52,15 @@ func newContainerManager(c *kubeletconfig.KubeletConfiguration, stats cadvisor.I
 			reserved[v1.ResourceName(name)] = sum
 		}
 	}
-	thresholds, err := eviction.ParseThresholdConfig(nil, c.EvictionHard, nil, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &containerManager{cm.NewStubContainerManager(), capacity, reserved, thresholds}, nil
+	manager := &containerManager{ContainerManager: cm.NewStubContainerManager(), capacity: capacity, reserved: reserved}
+	allocatable := manager.GetNodeAllocatableAbsolute()[v1.ResourceMemory]
+	stats.podsLimit = uint64(allocatable.Value())
+	manager.thresholds, err = eviction.ParseThresholdConfig(nil, c.EvictionHard, nil, nil, nil)
+	return manager, err
 }
+
+// GetPodCgroupRoot names the group of all pods in the statistics; see machineStats.
+func (m *containerManager) GetPodCgroupRoot() string { return podsGroup }
 
 func (m *containerManager) GetCapacity(_ klog.Logger, localStorage bool) v1.ResourceList {
 	if !localStorage {

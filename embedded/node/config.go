@@ -9,7 +9,6 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
-	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
@@ -63,16 +62,10 @@ func loadConfig(ctx context.Context, path string) (*kubeletconfig.KubeletConfigu
 	return config, nil
 }
 
-// confine sets the fields that a node without cgroups, root and a machine of its own cannot have otherwise, and says so
-// in the log where the file asked for something else.
+// confine sets the fields that a node without root and without a machine of its own cannot have otherwise. What is about
+// cgroups may stay: the container manager has none and ignores it.
 func confine(c *kubeletconfig.KubeletConfiguration, o *Options) {
-	if c.KubeReservedCgroup != "" || c.SystemReservedCgroup != "" {
-		klog.InfoS("There are no cgroups on this node: reserved cgroups are ignored")
-	}
-	c.CgroupsPerQOS, c.FailCgroupV1, c.FailSwapOn = false, false, false
-	c.EnforceNodeAllocatable = nil
-	c.KubeReservedCgroup, c.SystemReservedCgroup, c.CgroupRoot = "", "", ""
-	c.CPUManagerPolicy, c.MemoryManagerPolicy = "none", "None"
+	c.FailCgroupV1, c.FailSwapOn = false, false
 	c.MakeIPTablesUtilChains = false
 	c.ProtectKernelDefaults = false
 	c.ReadOnlyPort = 0
