@@ -1,0 +1,128 @@
+"""Which checks there are: one module per lab, `lab01` holding those whose ids begin with "01-"."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from labkit.checks.core import CheckResult, Finding, StepNotDone, is_proving, repeat
+from labkit.errors import ConfigError
+
+Findings = Callable[..., Iterable[Finding]]
+
+_SPECS: dict[str, CheckSpec] = {}
+
+
+@dataclass(frozen=True)
+class CheckSpec:
+    """A check and its metadata.
+
+    Attributes:
+        id: lab number, then words: "01-third-worker-ready".
+        title: what is true when it passes.
+        deadline_s: how long it goes on looking.
+        every_s: pause between two looks.
+        findings: the function that looks once, given the cluster (and what else the lab passes).
+    """
+
+    id: str
+    title: str
+    deadline_s: float
+    every_s: float
+    findings: Findings
+
+
+def define(
+    check_id: str, title: str, *, deadline_s: float = 10.0, every_s: float = 0.5
+) -> Callable[[Findings], Findings]:
+    """Decorator: the function yields one Finding per thing it looks at.
+
+    Raises:
+        ValueError: the id is malformed or taken, or the times make no sense (an error of the lab's author).
+    """
+    if not re.fullmatch(r"\d\d-[a-z0-9]+(-[a-z0-9]+)*", check_id):
+        raise ValueError(f"check id {check_id!r}: two digits of the lab, then words joined by '-'")
+    if check_id in _SPECS:
+        raise ValueError(f"check id {check_id!r} is defined twice")
+    if not 0 <= deadline_s <= 300 or not 0.05 <= every_s <= 30:
+        raise ValueError(f"check {check_id!r}: deadline_s within 0–300 and every_s within 0.05–30")
+
+    def register(function: Findings) -> Findings:
+        _SPECS[check_id] = CheckSpec(check_id, title, deadline_s, every_s, function)
+        return function
+
+    return register
+
+
+def checks_of(lab: str) -> list[CheckSpec]:
+    """The checks of a lab given by its two digits, in the order in which they are written."""
+    if not re.fullmatch(r"\d\d", lab):
+        raise ConfigError(f"{lab!r} is not a lab's number.", "Two digits, as in the notebook's name: 01.")
+    name = f"labkit.checks.lab{lab}"
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+    return [spec for check_id, spec in _SPECS.items() if check_id.startswith(f"{lab}-")]
+
+
+def find(check_id: str) -> CheckSpec:
+    """The check of that id.
+
+    Raises:
+        ConfigError: there is none; the message lists the lab's checks.
+    """
+    known = checks_of(check_id[:2])
+    for spec in known:
+        if spec.id == check_id:
+            return spec
+    listed = ", ".join(spec.id for spec in known) or "none"
+    raise ConfigError(f"There is no check {check_id!r}.", f"Checks of that lab: {listed}.")
+
+
+def check(
+    check_id: str, *args: Any, stop: bool = True, deadline_s: float | None = None, **kwargs: Any
+) -> CheckResult:
+    """Run a check and show what it found.
+
+    Args:
+        check_id: as in "01-third-worker-ready".
+        args, kwargs: what the check looks at; the cluster first.
+        stop: raise when it fails. False only shows the result (to see a check fail on purpose).
+        deadline_s: another deadline than the check's own.
+
+    Raises:
+        CheckFailed: with what was seen, when something is still wrong at the deadline.
+        ConfigError: there is no such check.
+    """
+    spec = find(check_id)
+    result = repeat(
+        spec.id,
+        spec.title,
+        lambda: spec.findings(*args, **kwargs),
+        deadline_s=spec.deadline_s if deadline_s is None else deadline_s,
+        every_s=spec.every_s,
+    )
+    if result.passed or not (stop or is_proving()):
+        return result
+    if not is_proving():
+        _show(result)
+    raise StepNotDone(result)
+
+
+def _show(result: CheckResult) -> None:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        shell = None
+    else:
+        shell = get_ipython()
+    if shell is None:
+        print(result)
+    else:
+        display(result)  # type: ignore[no-untyped-call]

@@ -1,0 +1,211 @@
+"""Execute one lab's notebook headless and tell what came of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import papermill  # type: ignore[import-untyped]
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
+
+from labkit.checks.core import MIME
+from labkit.labs.kernel import ENGINE
+from labkit.labs.metadata import Lab, check_id_of, read_notebook, tags
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class CellDone:
+    """Progress: a code cell has ended.
+
+    Attributes:
+        n, total: it is the n-th of the lab's `total` code cells, from 1.
+    """
+
+    lab: str
+    n: int
+    total: int
+    first_line: str
+    seconds: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """A check as it ran in a lab, or did not get its turn (`state` "not reached")."""
+
+    id: str
+    title: str
+    state: str
+    seconds: float
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProofRecord:
+    """Whether a check failed before its step, as it must."""
+
+    id: str
+    fails: bool
+    said: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The cell that stopped a lab."""
+
+    cell_id: str
+    source: str
+    error: str
+    traceback: str
+    events: tuple[str, ...] = ()
+
+
+@dataclass
+class LabRun:
+    """What came of a lab.
+
+    Attributes:
+        state: "passed", "failed" or "skipped".
+        reason: why it was skipped, or failed, in one line.
+        notebook: the executed notebook; None when skipped.
+        figures: PNG files, filled in by the report.
+    """
+
+    lab: Lab
+    state: str
+    seconds: float = 0.0
+    reason: str = ""
+    notebook: Path | None = None
+    cells: int = 0
+    checks: list[CheckRecord] = field(default_factory=list)
+    proofs: list[ProofRecord] = field(default_factory=list)
+    failure: Failure | None = None
+    figures: list[Path] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, paths as names."""
+        return {
+            "lab": self.lab.number,
+            "name": self.lab.name,
+            "title": self.lab.title,
+            "state": self.state,
+            "seconds": round(self.seconds, 2),
+            "reason": self.reason,
+            "cells": self.cells,
+            "checks": [asdict(one) for one in self.checks],
+            "proofs": [asdict(one) for one in self.proofs],
+            "failure": asdict(self.failure) if self.failure else None,
+            "figures": [path.name for path in self.figures],
+        }
+
+
+def execute(
+    lab: Lab,
+    output: Path,
+    parameters: dict[str, Any],
+    *,
+    proving: bool = False,
+    on_cell: Callable[[CellDone], None] = lambda _: None,
+) -> LabRun:
+    """Execute a lab; the executed notebook is written to `output` cell by cell, also when a cell fails.
+
+    Args:
+        parameters: values for the cell tagged `parameters`.
+        proving: run each check before its step too, where it must fail.
+
+    Returns:
+        The run; a failing cell is no exception but a `failure`.
+    """
+    started = time.monotonic()
+    ends = started + lab.limit_s
+    code_cells = [cell.id for cell in read_notebook(lab.path).cells if cell.cell_type == "code"]
+
+    def limit_of(cell: NotebookNode) -> float:
+        own = cell.metadata.get("labkit", {}).get("limit_s", lab.cell_limit_s)
+        return max(0.5, min(float(own), ends - time.monotonic()))
+
+    def told(_: int, cell: NotebookNode, seconds: float, ok: bool) -> None:
+        if cell.id in code_cells:
+            first = next((line for line in cell.source.splitlines() if line.strip()), "")
+            on_cell(CellDone(lab.name, code_cells.index(cell.id) + 1, len(code_cells), first, seconds, ok))
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    error: str = ""
+    try:
+        papermill.execute_notebook(
+            str(lab.path), str(output), parameters,
+            engine_name=ENGINE, kernel_name="python3", language="python", progress_bar=False,
+            limit_of=limit_of, on_cell=told, proving=proving, folder=lab.path.parent,
+        )  # fmt: skip
+    except PapermillExecutionError as failed:
+        error = f"{failed.ename}: {failed.evalue}"
+    run = _read_run(lab, output, error)
+    run.seconds = time.monotonic() - started
+    return run
+
+
+def _read_run(lab: Lab, output: Path, error: str) -> LabRun:
+    notebook = read_notebook(output)
+    run = LabRun(lab, "failed" if error else "passed", notebook=output)
+    run.cells = sum(1 for c in notebook.cells if c.cell_type == "code" and c.execution_count)
+    seen = _results(notebook)
+    for cell in notebook.cells:
+        check_id = check_id_of(cell.source) if "check" in tags(cell) else None
+        if check_id is None:
+            continue
+        run.checks.append(_check_record(check_id, seen.get(cell.id)))
+        proof = cell.metadata.get("labkit", {}).get("proof")
+        if proof is not None:
+            run.proofs.append(ProofRecord(check_id, bool(proof["fails"]), str(proof["said"])))
+    if error:
+        run.failure = _failure(notebook, error)
+        run.reason = run.failure.error.splitlines()[0]
+    elif not all(proof.fails for proof in run.proofs):
+        run.state = "failed"
+        run.reason = "A check passes before its step: " + ", ".join(p.id for p in run.proofs if not p.fails)
+    elif any(record.state != "passed" for record in run.checks):
+        run.state = "failed"
+        run.reason = "A check showed no result: " + ", ".join(r.id for r in run.checks if r.state != "passed")
+    return run
+
+
+def _results(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
+    """Cell id → the last check result among its outputs."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if MIME in output.get("data", {}):
+                found[cell.id] = output["data"][MIME]
+    return found
+
+
+def _check_record(check_id: str, result: dict[str, Any] | None) -> CheckRecord:
+    if result is None or result["id"] != check_id:
+        return CheckRecord(check_id, check_id, "not reached", 0.0)
+    hints = tuple(f"{f['text']}: {f['hint']}" for f in result["findings"] if not f["ok"])
+    state = "passed" if result["passed"] else "failed"
+    return CheckRecord(check_id, result["title"], state, result["seconds"], hints)
+
+
+def _failure(notebook: NotebookNode, error: str) -> Failure:
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        noted = cell.metadata.get("labkit", {})
+        failing = [o for o in cell.get("outputs", []) if o.output_type == "error"]
+        if not failing and not noted.get("died") and not cell.metadata.get("papermill", {}).get("exception"):
+            continue
+        text = "\n".join(failing[0].traceback) if failing else ""
+        if "ended_after_s" in noted:
+            error = f"The cell was still running after {noted['ended_after_s']:.0f} s, its limit."
+        elif noted.get("died"):
+            error = "The kernel died."
+        return Failure(cell.id, cell.source, _ANSI.sub("", error).strip(), _ANSI.sub("", text).strip())
+    return Failure("", "", error, "")

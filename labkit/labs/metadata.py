@@ -1,0 +1,233 @@
+"""What a notebook says about itself: `metadata.labkit`, validated, and the tags of its cells."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import nbformat
+from nbformat import NotebookNode
+
+from labkit.errors import LabError
+
+PROVIDERS = ("embedded", "kind", "existing")
+SPEEDS = ("class", "ci")
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        "lab",
+        "title",
+        "summary",
+        "needs",
+        "providers",
+        "plan_minutes",
+        "measured_s",
+        "limit_s",
+        "cell_limit_s",
+    ],
+    "properties": {
+        "lab": {"type": "string", "pattern": r"^\d\d$"},
+        "title": {"type": "string", "minLength": 3},
+        "summary": {"type": "string", "minLength": 10},
+        "needs": {"type": "array", "items": {"type": "string", "pattern": r"^\d\d$"}, "uniqueItems": True},
+        "providers": {
+            "type": "object",
+            "required": list(PROVIDERS),
+            "additionalProperties": False,
+            "properties": {
+                p: {"oneOf": [{"const": True}, {"type": "string", "minLength": 10}]} for p in PROVIDERS
+            },
+        },
+        "plan_minutes": {"type": "integer", "minimum": 1, "maximum": 180},
+        "measured_s": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {s: {"type": "number", "exclusiveMinimum": 0} for s in SPEEDS},
+        },
+        "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
+        "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab and what its notebook says about itself.
+
+    Attributes:
+        number: two digits.
+        needs: numbers of labs that must have passed before.
+        providers: provider → True, or the reason why the lab cannot run there.
+        plan_minutes: what a student should plan, reading and trying included.
+        measured_s: speed → seconds of the last recorded headless run.
+        limit_s: the whole headless run is ended after that many seconds.
+        cell_limit_s: and each cell after that many.
+    """
+
+    path: Path
+    number: str
+    title: str
+    summary: str
+    needs: tuple[str, ...]
+    providers: dict[str, bool | str]
+    plan_minutes: int
+    measured_s: dict[str, float]
+    limit_s: int
+    cell_limit_s: int
+
+    @property
+    def name(self) -> str:
+        """The notebook's file name without ending."""
+        return self.path.stem
+
+    def skip_reason(self, provider: str) -> str:
+        """Why the lab cannot run on a provider; "" when it can."""
+        answer = self.providers[provider]
+        return "" if answer is True else str(answer)
+
+
+def notebooks_dir(given: Path | None = None) -> Path:
+    """The folder with the labs: the given one, ./notebooks, or the one beside labkit's checkout.
+
+    Raises:
+        LabError: none of them is a folder.
+    """
+    candidates = [given] if given else [Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder.resolve()
+    raise LabError(
+        f"No folder of labs: {', '.join(map(str, candidates))}.",
+        "Run it in labkit's checkout, or name the folder with --notebooks.",
+    )
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """Read a notebook of format 4.
+
+    Raises:
+        LabError: the file is missing or is no valid notebook.
+    """
+    try:
+        notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)
+    except FileNotFoundError:
+        raise LabError(f"There is no notebook {path}.") from None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, nbformat.ValidationError) as error:
+        raise LabError(f"{path} is no valid notebook: {error}", "Save it again in JupyterLab.") from error
+    return notebook
+
+
+def load_lab(path: Path) -> Lab:
+    """Read and validate a lab's metadata.
+
+    Raises:
+        LabError: naming the field that is missing or wrong.
+    """
+    raw = read_notebook(path).metadata.get("labkit")
+    if raw is None:
+        raise LabError(f"{path.name} has no metadata `labkit`.", "Copy that of another lab and change it.")
+    try:
+        jsonschema.validate(raw, SCHEMA)
+    except jsonschema.ValidationError as error:
+        where = ".".join(["labkit", *map(str, error.absolute_path)])
+        raise LabError(f"{path.name}, metadata {where}: {error.message}") from None
+    if not path.name.startswith(f"{raw['lab']}-"):
+        raise LabError(
+            f"{path.name} says that it is lab {raw['lab']}.", "The name begins with the lab's number."
+        )
+    return Lab(
+        path=path,
+        number=raw["lab"],
+        title=raw["title"],
+        summary=raw["summary"],
+        needs=tuple(raw["needs"]),
+        providers=dict(raw["providers"]),
+        plan_minutes=raw["plan_minutes"],
+        measured_s=dict(raw["measured_s"]),
+        limit_s=raw["limit_s"],
+        cell_limit_s=raw["cell_limit_s"],
+    )
+
+
+def find_labs(folder: Path, wanted: list[str] | None = None) -> list[Lab]:
+    """The labs of a folder in the order of their numbers, or those wanted.
+
+    Args:
+        wanted: numbers ("08", "8") or names ("08-autoscaling"); [] or None for all.
+
+    Raises:
+        LabError: none there, one unknown, or two of one number.
+    """
+    labs = [load_lab(path) for path in sorted(folder.glob("[0-9][0-9]-*.ipynb"))]
+    if not labs:
+        raise LabError(f"There is no lab in {folder}.", "Labs are notebooks named NN-words.ipynb.")
+    by_number = {lab.number: lab for lab in labs}
+    if len(by_number) != len(labs):
+        raise LabError(f"Two labs in {folder} have the same number.")
+    if not wanted:
+        return labs
+    chosen: dict[str, Lab] = {}
+    for word in wanted:
+        match = re.fullmatch(r"(\d{1,2})(-.*)?", Path(word).name.removesuffix(".ipynb"))
+        lab = by_number.get(match[1].zfill(2)) if match else None
+        if lab is None or (match and match[2] and not lab.name.startswith(match[1].zfill(2) + match[2])):
+            raise LabError(f"There is no lab {word!r}.", f"Labs: {', '.join(one.name for one in labs)}.")
+        chosen[lab.number] = lab
+    return [chosen[number] for number in sorted(chosen)]
+
+
+def tags(cell: NotebookNode) -> set[str]:
+    """The tags of a cell."""
+    return set(cell.metadata.get("tags", []))
+
+
+def check_id_of(source: str) -> str | None:
+    """The id in a cell's call `check("…", …)`, or None when there is no such call with a literal id."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") == "check"
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and isinstance(node.args[0].value, str)
+        ):
+            return node.args[0].value
+    return None
+
+
+def steps_and_checks(notebook: NotebookNode) -> dict[int, int]:
+    """Index of the first cell tagged `step` → index of the cell tagged `check` that verifies it.
+
+    A step begins with the first cell tagged `step` after the previous check.
+
+    Raises:
+        LabError: a check without a step before it, a step without a check, or a `check` cell that calls none.
+    """
+    pairs: dict[int, int] = {}
+    step: int | None = None
+    for index, cell in enumerate(notebook.cells):
+        marked = tags(cell)
+        if "step" in marked and step is None:
+            step = index
+        if "check" not in marked:
+            continue
+        if check_id_of(cell.source) is None:
+            raise LabError(f"Cell {cell.id!r} is tagged `check` but calls no check.")
+        if step is None:
+            raise LabError(f"Check in cell {cell.id!r} has no cell tagged `step` before it.")
+        pairs[step] = index
+        step = None
+    if step is not None:
+        raise LabError(f"The step that begins in cell {notebook.cells[step].id!r} has no check.")
+    return pairs

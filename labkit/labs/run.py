@@ -1,0 +1,136 @@
+"""A run: labs one after the other on one cluster, and the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from labkit.errors import LabkitError
+from labkit.labs.execute import CellDone, LabRun, execute
+from labkit.labs.metadata import Lab
+from labkit.labs.report import Run, machine_facts, prepare, write_report
+
+
+class Site(Protocol):
+    """What a run needs of the cluster that the labs make: see labkit.labs.site."""
+
+    def claim(self) -> None:
+        """Reserve the cluster's name for this run, and remove what an earlier run left under it."""
+
+    def warnings(self) -> list[str]:
+        """Recent warning events, oldest first, one line each; [] when there is no cluster."""
+
+    def facts(self) -> dict[str, str]:
+        """Versions and size of the cluster; {} when there is none."""
+
+    def remove(self) -> None:
+        """Take the cluster down, if it is there."""
+
+    def release(self) -> None:
+        """Give the name free."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run.
+
+    Attributes:
+        cluster_name: the cluster which the labs create, resume and share.
+        keep_cluster: use what is there under that name, and leave it.
+        proving: run each check before its step too, where it must fail.
+    """
+
+    provider: str
+    speed: str
+    report: Path
+    cluster_name: str
+    keep_cluster: bool = False
+    proving: bool = False
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Called with what happens; for the terminal."""
+
+    lab_begins: Callable[[Lab], None] = lambda _: None
+    cell_done: Callable[[CellDone], None] = lambda _: None
+    lab_ended: Callable[[LabRun], None] = lambda _: None
+
+
+def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener | None = None) -> Run:
+    """Run labs in their order and write the report, also when interrupted.
+
+    A lab is skipped when it cannot run on the provider, or when a lab that it needs failed.
+
+    Raises:
+        LabkitError: the cluster of an earlier run cannot be removed.
+        OSError: the report's folder cannot be written.
+    """
+    listener = listener or Listener()
+    prepare(options.report)
+    started = time.monotonic()
+    run = Run(options.provider, options.speed, datetime.now().astimezone())
+    with _reserved(site, options):
+        try:
+            for lab in labs:
+                reason = skip_reason(lab, options.provider, run.labs)
+                if reason:
+                    run.labs.append(LabRun(lab, "skipped", reason=reason))
+                else:
+                    listener.lab_begins(lab)
+                    run.labs.append(_run_one(lab, options, site, listener))
+                listener.lab_ended(run.labs[-1])
+                if run.labs[-1].state == "failed" and not options.keep_cluster:
+                    site.remove()
+            run.facts = {**_facts(site), **machine_facts()}
+        finally:
+            if not options.keep_cluster:
+                site.remove()
+            run.seconds = time.monotonic() - started
+            run.facts = run.facts or machine_facts()
+            write_report(run, options.report)
+    return run
+
+
+def skip_reason(lab: Lab, provider: str, before: list[LabRun]) -> str:
+    """Why a lab is not run, or ""."""
+    missing = [run.lab.number for run in before if run.lab.number in lab.needs and run.state != "passed"]
+    if missing:
+        return f"It needs lab {', '.join(missing)}, which did not pass."
+    return lab.skip_reason(provider)
+
+
+def _run_one(lab: Lab, options: Options, site: Site, listener: Listener) -> LabRun:
+    parameters = {
+        "provider": options.provider,
+        "speed": options.speed,
+        "cluster_name": options.cluster_name,
+    }
+    target = options.report / "labs" / f"{lab.name}.ipynb"
+    done = execute(lab, target, parameters, proving=options.proving, on_cell=listener.cell_done)
+    if done.failure:
+        with suppress(LabkitError):
+            done.failure = replace(done.failure, events=tuple(site.warnings()))
+    return done
+
+
+def _facts(site: Site) -> dict[str, str]:
+    with suppress(LabkitError):
+        return site.facts()
+    return {}
+
+
+@contextmanager
+def _reserved(site: Site, options: Options) -> Iterator[None]:
+    site.claim()
+    try:
+        if not options.keep_cluster:
+            site.remove()
+        yield
+    finally:
+        site.release()
