@@ -1,0 +1,97 @@
+"""What `Kube.wait` can wait for."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from labkit.errors import ConfigError
+from labkit.kube.objects import Object, condition, dig
+
+Test = Callable[[Object | None], bool]
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_EXPRESSION = re.compile(r"\s*([\w.\[\]/-]+)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
+_CONDITION = re.compile(r"([A-Z]\w*)(?:=(True|False|Unknown))?")
+
+
+def parse(until: str | Callable[[Object], Any]) -> tuple[Test, str]:
+    """The test and its wording.
+
+    Raises:
+        ConfigError: the text is no condition.
+    """
+    if callable(until):
+        name = getattr(until, "__name__", "condition")
+        return (lambda obj: obj is not None and bool(until(obj))), "as asked" if name == "<lambda>" else name
+    special: dict[str, Test] = {
+        "exists": lambda obj: obj is not None,
+        "deleted": lambda obj: obj is None,
+        "rolled out": lambda obj: obj is not None and not rollout_lacks(obj),
+    }
+    if until.lower() in special:
+        return special[until.lower()], until.lower()
+    if match := _CONDITION.fullmatch(until):
+        kind, status = match[1], match[2] or "True"
+        return (lambda obj: obj is not None and condition(obj, kind).get("status") == status), until
+    if match := _EXPRESSION.fullmatch(until):
+        path, compare, wanted = match[1], _OPERATORS[match[2]], yaml.safe_load(match[3])
+        return (lambda obj: _holds(obj, path, compare, wanted)), until
+    raise ConfigError(
+        f"{until!r} is not a condition.",
+        'Such as "Available", "Ready=False", "rolled out", "deleted", "status.replicas >= 2", or a function.',
+    )
+
+
+def _holds(obj: Object | None, path: str, compare: Callable[[Any, Any], Any], wanted: Any) -> bool:
+    found = dig(obj, path, 0 if isinstance(wanted, int | float) else None)
+    try:
+        return obj is not None and bool(compare(found, wanted))
+    except TypeError:
+        return False
+
+
+def rollout_lacks(obj: Object) -> str:
+    """What a rollout still lacks, "" when it is complete; the rules of `kubectl rollout status`."""
+    if dig(obj, "status.observedGeneration", 0) < dig(obj, "metadata.generation", 0):
+        return "the controller has not seen the change yet"
+    status = obj.get("status", {})
+    if obj["kind"] == "DaemonSet":
+        wanted = status.get("desiredNumberScheduled", 0)
+        updated, ready = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
+    else:
+        wanted = dig(obj, "spec.replicas", 1)
+        updated = status.get("updatedReplicas", 0)
+        ready = status.get("availableReplicas" if obj["kind"] == "Deployment" else "readyReplicas", 0)
+    if updated < wanted:
+        return f"{updated} of {wanted} new replicas exist"
+    if obj["kind"] == "Deployment" and status.get("replicas", 0) > updated:
+        return f"{status.get('replicas', 0) - updated} old replicas are still there"
+    if (
+        obj["kind"] == "StatefulSet"
+        and status.get("updateRevision") != status.get("currentRevision")
+        and wanted
+    ):
+        return "some pods still have the old revision"
+    return f"{ready} of {wanted} new replicas are available" if ready < wanted else ""
+
+
+def failed_for_good(obj: Object | None) -> str:
+    """Why waiting is useless although the deadline is not over, or ""."""
+    if obj is None:
+        return ""
+    if condition(obj, "Progressing").get("reason") == "ProgressDeadlineExceeded":
+        return "its progress deadline is over"
+    if obj["kind"] == "Job" and condition(obj, "Failed").get("status") == "True":
+        return str(condition(obj, "Failed").get("message", "the Job failed"))
+    return ""
