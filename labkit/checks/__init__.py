@@ -10,6 +10,20 @@ it saw that is wrong. It never says which command repairs it.
 from __future__ import annotations
 
 from labkit.checks.core import CheckResult, Finding, expect, prove
+from labkit.checks.predict import Comparison, Prediction, predict
 from labkit.checks.registry import CheckSpec, check, checks_of, define, find
 
-__all__ = ["CheckResult", "CheckSpec", "Finding", "check", "checks_of", "define", "expect", "find", "prove"]
+__all__ = [
+    "CheckResult",
+    "CheckSpec",
+    "Comparison",
+    "Finding",
+    "Prediction",
+    "check",
+    "checks_of",
+    "define",
+    "expect",
+    "find",
+    "predict",
+    "prove",
+]

@@ -37,11 +37,12 @@ def page_css() -> str:
     return (TEMPLATES / "page.css").read_text()
 
 
-def write_page(lab: Lab, executed: Path, target: Path, about: str) -> None:
+def write_page(lab: Lab, executed: Path, target: Path, about: str, stopped_at: str = "") -> None:
     """Write an executed notebook as HTML that loads nothing: style and pictures are in it, scripts are not.
 
     Args:
         about: a few words for the top of the page (duration, provider).
+        stopped_at: id of the cell that failed.
     """
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="notebook",
@@ -58,7 +59,7 @@ def write_page(lab: Lab, executed: Path, target: Path, about: str) -> None:
         if cell.cell_type != "code":
             del cell["outputs"]
     resources = {
-        "lab": {"number": lab.number, "title": lab.title, "about": about},
+        "lab": {"number": lab.number, "title": lab.title, "about": about, "stopped_at": stopped_at},
         "page_css": page_css(),
         "code_css": HtmlFormatter().get_style_defs(".highlight"),  # type: ignore[no-untyped-call]
         "metadata": {"name": lab.name, "path": str(executed.parent)},

@@ -114,7 +114,13 @@ def write_report(run: Run, folder: Path) -> Path:
         figures[one.lab.number] = extract_figures(one.lab, one.notebook, folder / "figures")
         one.figures = [figure.path for figure in figures[one.lab.number]]
         about = f"{one.state} in {duration(one.seconds)} · {run.provider}, speed {run.speed}"
-        write_page(one.lab, one.notebook, one.notebook.with_suffix(".html"), about)
+        write_page(
+            one.lab,
+            one.notebook,
+            one.notebook.with_suffix(".html"),
+            about,
+            one.failure.cell_id if one.failure else "",
+        )
     (folder / "summary.json").write_text(json.dumps(run.as_dict(), indent=2) + "\n")
     write_junit(run, folder / "junit.xml")
     index = folder / "index.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.checks import check, define, expect, prove
+from labkit.checks import check, define, expect, predict, prove
 from labkit.checks.core import MIME, StepNotDone, repeat
 from labkit.errors import CheckFailed, ConfigError, KubeError
 
@@ -123,3 +123,27 @@ def test_malformed_or_second_id_is_refused(bad):
 def test_failure_renders_as_one_line_in_a_notebook():
     result = check("91-list-long-enough", [], stop=False)
     assert len(StepNotDone(result)._render_traceback_()) == 1
+
+
+def test_a_prediction_is_compared_with_the_measurement():
+    guess = predict("How long?", 10, "s")
+    assert guess.answer == 10 and "10 s" in str(guess)
+    assert str(guess.compare(5.0, "Fast.")) == "You said 10 s; it was 5 s: 2.0 times less. Fast."
+    assert guess.compare(11).verdict == "close" and guess.compare(10).verdict == "exactly"
+    assert guess.compare(0).verdict == "off by 10 s"
+
+
+def test_a_choice_is_right_or_wrong_and_the_widget_is_the_answer():
+    guess = predict("Which?", "a", choices=["a", "<b>"])
+    bundle = guess._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and "&lt;b&gt;" in bundle["text/html"]
+    guess._widget.value = "<b>"
+    assert guess.compare("<b>").verdict == "just so" and guess.compare("a").verdict == "not what you said"
+    assert "&lt;b&gt;" in guess.compare("a")._repr_html_()
+
+
+@pytest.mark.parametrize("wrong", [("x", ()), ("x", ("a", "b"))])
+def test_a_prediction_without_a_usable_answer_is_refused(wrong):
+    answer, choices = wrong
+    with pytest.raises(ConfigError):
+        predict("?", answer, choices=choices)
