@@ -1,65 +1,119 @@
-// Command kube is the multi-call binary of the embedded cluster: every upstream component in one file.
+// Command kube is the multi-call binary of the embedded cluster: every component of a Kubernetes cluster in one file.
+// The component is the name it is called by (argv[0]) or its first argument.
 package main
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
-	_ "github.com/coredns/coredns/plugin/bind"
-	"github.com/coredns/coredns/coremain"
 	"github.com/spf13/cobra"
-	etcdmain "go.etcd.io/etcd/server/v3/etcdmain"
+	"go.etcd.io/etcd/server/v3/etcdmain"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	_ "k8s.io/cri-streaming/pkg/streaming"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
-	_ "k8s.io/kubernetes/cmd/kubelet/app"
-	_ "k8s.io/kubernetes/pkg/kubelet/cadvisor/testing"
-	_ "k8s.io/kubernetes/pkg/volume/hostpath"
-	_ "k8s.io/kubernetes/pkg/volume/local"
-	_ "golang.org/x/sys/unix"
-	_ "github.com/creack/pty"
-	_ "k8s.io/kubernetes/pkg/proxy/config"
-	ms "sigs.k8s.io/metrics-server/cmd/metrics-server/app"
+	metricsserver "sigs.k8s.io/metrics-server/cmd/metrics-server/app"
+
+	"labkit.dev/embedded/vip"
 )
 
+// applet is one component.
+type applet struct {
+	about string
+	run   func(name string, args []string) error
+}
+
+var applets = map[string]applet{
+	"etcd":                    {"the cluster's database", runEtcd},
+	"kube-apiserver":          {"the API server", command(apiserver.NewAPIServerCommand)},
+	"kube-controller-manager": {"the built-in controllers", command(kcm.NewControllerManagerCommand)},
+	"kube-scheduler":          {"the scheduler", command(func() *cobra.Command { return scheduler.NewSchedulerCommand() })},
+	"metrics-server": {"the resource metrics API", command(func() *cobra.Command {
+		return metricsserver.NewMetricsServerCommand(genericapiserver.SetupSignalContext().Done())
+	})},
+	"coredns": {"cluster DNS", runCoreDNS},
+	"node":    {"a node: the kubelet with pods as processes", runNode},
+	"vip":     {"Service proxy, pod ranges, kubelet certificates, volumes", func(_ string, args []string) error { return vip.Main(args, os.Stderr) }},
+}
+
 func main() {
-	name := filepath.Base(os.Args[0])
-	var cmd *cobra.Command
-	switch name {
-	case "etcd":
-		etcdmain.Main(os.Args)
-		return
-	case "coredns":
-		coremain.Run()
-		return
-	case "kube-apiserver":
-		cmd = apiserver.NewAPIServerCommand()
-	case "kube-controller-manager":
-		cmd = kcm.NewControllerManagerCommand()
-	case "kube-scheduler":
-		cmd = scheduler.NewSchedulerCommand()
-	case "metrics-server":
-		cmd = ms.NewMetricsServerCommand(genericapiserver.SetupSignalContext().Done())
-	default:
-		fmt.Fprintln(os.Stderr, "unknown applet", name)
+	name, args := filepath.Base(os.Args[0]), os.Args[1:]
+	if _, ok := applets[name]; !ok && len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	component, ok := applets[name]
+	if !ok {
+		usage()
 		os.Exit(2)
 	}
-	os.Exit(cli.Run(cmd))
+	saveMemory()
+	if err := component.run(name, args); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
 }
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "usage: kube COMPONENT [flags], or a link to kube named COMPONENT. Components:")
+	names := make([]string, 0, len(applets))
+	for name := range applets {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(os.Stderr, "  %-24s %s\n", name, applets[name].about)
+	}
+}
+
+// garbagePercent is how much a component's heap may grow before it is collected: less than Go's 100, because a laptop
+// that runs a whole cluster has less memory to spare than time.
+const garbagePercent = 50
+
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
+}
+
+// command runs an upstream component's own cobra command; its flags, version output and exit codes are upstream's.
+func command(build func() *cobra.Command) func(string, []string) error {
+	return func(name string, args []string) error {
+		os.Args = append([]string{name}, args...)
+		cmd := build()
+		cmd.SetArgs(args)
+		os.Exit(cli.Run(cmd))
+		return nil
+	}
+}
+
+func runEtcd(name string, args []string) error {
+	etcdmain.Main(append([]string{name}, args...))
+	return nil
+}
+
+func runCoreDNS(name string, args []string) error {
+	os.Args = append([]string{name}, args...)
+	coremain.Run()
+	return nil
+}
+

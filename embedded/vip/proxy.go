@@ -1,0 +1,229 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen is one address that the proxy serves, as clients dial it on this machine.
+type Listen struct {
+	Network string // "tcp" or "udp"
+	Address netip.AddrPort
+}
+
+// Backend is one endpoint.
+type Backend struct {
+	Address netip.AddrPort // as dialled on this machine
+	Node    string
+}
+
+// Rule tells where the connections to a Listen go.
+type Rule struct {
+	Port     string // namespace/service:port; listeners of one Service port share its session affinity
+	Affinity time.Duration
+	Backends []Backend
+	// Local names the node whose backends alone may be used (a node port with externalTrafficPolicy Local);
+	// ClientLocal limits them to the client's own node (internalTrafficPolicy Local).
+	Local       string
+	ClientLocal bool
+}
+
+// Proxy forwards connections from Service addresses to endpoints in user space. As kube-proxy does, it picks one usable
+// endpoint at random per connection, never tries another one when that refuses, refuses at once when there is none
+// (no listener then), and leaves open connections alone when endpoints come and go.
+type Proxy struct {
+	log    *slog.Logger
+	nodeOf func(netip.Addr) string // name of the node that an address belongs to, or ""
+	slots  chan struct{}           // one per open connection or UDP flow
+	stats  Stats
+
+	mu        sync.Mutex
+	listeners map[Listen]*listener
+	affinity  map[string]*affinity
+	closed    bool
+}
+
+// Stats counts what the proxy did since its start.
+type Stats struct {
+	Connections, Active, NoBackend, DialErrors, Limited, ListenErrors atomic.Int64
+}
+
+type listener struct {
+	rule  atomic.Pointer[Rule]
+	close func()
+}
+
+// NewProxy returns a proxy that holds at most limit connections and UDP flows at once; nodeOf finds a client's node.
+func NewProxy(limit int, nodeOf func(netip.Addr) string, log *slog.Logger) *Proxy {
+	return &Proxy{log: log, nodeOf: nodeOf, slots: make(chan struct{}, limit), listeners: map[Listen]*listener{}, affinity: map[string]*affinity{}}
+}
+
+// Apply makes the proxy serve exactly rules. Listeners that stay keep their connections and so do those that go. It
+// returns the addresses that could not be listened on; the caller tries again.
+func (p *Proxy) Apply(rules map[Listen]Rule) map[Listen]error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	for key, l := range p.listeners {
+		if _, wanted := rules[key]; !wanted {
+			l.close()
+			delete(p.listeners, key)
+		}
+	}
+	failed := map[Listen]error{}
+	used := map[string]bool{}
+	for key, rule := range rules {
+		used[rule.Port] = true
+		if l := p.listeners[key]; l != nil {
+			l.rule.Store(&rule)
+			continue
+		}
+		l := &listener{}
+		l.rule.Store(&rule)
+		if err := p.listen(key, l); err != nil {
+			failed[key] = err
+			p.stats.ListenErrors.Add(1)
+			continue
+		}
+		p.listeners[key] = l
+	}
+	for port := range p.affinity {
+		if !used[port] {
+			delete(p.affinity, port)
+		}
+	}
+	return failed
+}
+
+// Close stops listening. Open connections go on until the process ends.
+func (p *Proxy) Close() {
+	p.Apply(nil)
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+}
+
+func (p *Proxy) listen(key Listen, l *listener) error {
+	if key.Network == "udp" {
+		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(key.Address))
+		if err != nil {
+			return err
+		}
+		relay := newUDPRelay(p, l, conn)
+		l.close = relay.close
+		go relay.run()
+		return nil
+	}
+	socket, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(key.Address))
+	if err != nil {
+		return err
+	}
+	l.close = func() { socket.Close() }
+	go p.accept(socket, l)
+	return nil
+}
+
+func (p *Proxy) accept(socket *net.TCPListener, l *listener) {
+	for {
+		p.slots <- struct{}{} // at the limit new clients wait in the kernel's queue
+		client, err := socket.AcceptTCP()
+		if err != nil {
+			<-p.slots
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			p.stats.Limited.Add(1) // out of descriptors
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		p.stats.Connections.Add(1)
+		go func() {
+			p.stats.Active.Add(1)
+			defer func() { p.stats.Active.Add(-1); <-p.slots }()
+			p.serve(client, l.rule.Load())
+		}()
+	}
+}
+
+// dialTimeout bounds a connection attempt; on one machine it is refused or accepted at once.
+const dialTimeout = 10 * time.Second
+
+func (p *Proxy) serve(client *net.TCPConn, rule *Rule) {
+	from := client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	backend, ok := p.pick(rule, from)
+	if !ok {
+		p.stats.NoBackend.Add(1)
+		reset(client)
+		return
+	}
+	server, err := p.dial("tcp4", from, backend)
+	if err != nil {
+		p.stats.DialErrors.Add(1)
+		p.log.Debug("endpoint refused", "service", rule.Port, "endpoint", backend.Address, "error", err)
+		reset(client)
+		return
+	}
+	join(client, server.(*net.TCPConn))
+}
+
+// dial connects to backend. Connections of pods keep the pod's source address, as they do behind kube-proxy.
+func (p *Proxy) dial(network string, from netip.Addr, backend Backend) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	if p.nodeOf(from) != "" {
+		d.Control = func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			set := func(fd uintptr) {
+				// The port is chosen at connect, so that the ports of one source address are not used up.
+				if err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err == nil {
+					err = unix.Bind(int(fd), &unix.SockaddrInet4{Addr: from.As4()})
+				}
+			}
+			return errors.Join(raw.Control(set), err)
+		}
+	}
+	return d.DialContext(context.Background(), network, backend.Address.String())
+}
+
+// reset closes a connection so that the client sees an error at once: what it would get is "connection refused".
+func reset(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	conn.Close()
+}
+
+// halfOpenLimit is how long one direction may go on after the other one ended: conntrack's time in CLOSE-WAIT.
+const halfOpenLimit = time.Hour
+
+// join copies both ways (in the kernel, by splice) until both directions ended or one failed.
+func join(client, server *net.TCPConn) {
+	defer client.Close()
+	defer server.Close()
+	finished := make(chan struct{})
+	go func() {
+		pipe(server, client)
+		close(finished)
+	}()
+	pipe(client, server)
+	<-finished
+}
+
+func pipe(to, from *net.TCPConn) {
+	_, err := to.ReadFrom(from)
+	if err != nil { // the peer is gone: pass it on to the other side
+		reset(to)
+		reset(from)
+		return
+	}
+	_ = to.CloseWrite()
+	_ = to.SetReadDeadline(time.Now().Add(halfOpenLimit))
+}

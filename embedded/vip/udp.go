@@ -1,0 +1,127 @@
+package vip
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	udpIdle    = 60 * time.Second // a flow without datagrams is forgotten after this, as conntrack does
+	udpMaximum = 65535            // bytes of a datagram
+)
+
+// udpRelay forwards one UDP listener: a flow per client address, each with its own socket to one endpoint.
+type udpRelay struct {
+	proxy *Proxy
+	rule  *listener
+	conn  *net.UDPConn
+
+	mu     sync.Mutex
+	flows  map[netip.AddrPort]*udpFlow
+	closed bool
+}
+
+type udpFlow struct {
+	backend netip.AddrPort
+	server  net.Conn
+}
+
+func newUDPRelay(p *Proxy, l *listener, conn *net.UDPConn) *udpRelay {
+	return &udpRelay{proxy: p, rule: l, conn: conn, flows: map[netip.AddrPort]*udpFlow{}}
+}
+
+func (r *udpRelay) run() {
+	buffer := make([]byte, udpMaximum)
+	for {
+		n, client, err := r.conn.ReadFromUDPAddrPort(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // an ICMP error of an earlier answer
+		}
+		if flow := r.flow(client); flow != nil {
+			_ = flow.server.SetReadDeadline(time.Now().Add(udpIdle))
+			_, _ = flow.server.Write(buffer[:n])
+		}
+	}
+}
+
+// flow returns the client's flow, made new when there is none or when its endpoint is no longer usable; nil drops.
+func (r *udpRelay) flow(client netip.AddrPort) *udpFlow {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rule := r.rule.rule.Load()
+	if old := r.flows[client]; old != nil {
+		for _, b := range rule.Backends {
+			if b.Address == old.backend {
+				return old
+			}
+		}
+		old.server.Close()
+		delete(r.flows, client)
+	}
+	if r.closed {
+		return nil
+	}
+	backend, ok := r.proxy.pick(rule, client.Addr().Unmap())
+	if !ok {
+		r.proxy.stats.NoBackend.Add(1)
+		return nil
+	}
+	select {
+	case r.proxy.slots <- struct{}{}:
+	default:
+		r.proxy.stats.Limited.Add(1)
+		return nil
+	}
+	server, err := r.proxy.dial("udp4", client.Addr().Unmap(), backend)
+	if err != nil {
+		<-r.proxy.slots
+		r.proxy.stats.DialErrors.Add(1)
+		return nil
+	}
+	flow := &udpFlow{backend.Address, server}
+	r.flows[client] = flow
+	r.proxy.stats.Connections.Add(1)
+	r.proxy.stats.Active.Add(1)
+	_ = server.SetReadDeadline(time.Now().Add(udpIdle))
+	go r.answer(client, flow)
+	return flow
+}
+
+// answer relays an endpoint's datagrams back until the flow is idle, refused or replaced.
+func (r *udpRelay) answer(client netip.AddrPort, flow *udpFlow) {
+	buffer := make([]byte, udpMaximum)
+	for {
+		n, err := flow.server.Read(buffer)
+		if err != nil {
+			break
+		}
+		_ = flow.server.SetReadDeadline(time.Now().Add(udpIdle))
+		if _, err := r.conn.WriteToUDPAddrPort(buffer[:n], client); err != nil {
+			break
+		}
+	}
+	flow.server.Close()
+	r.mu.Lock()
+	if r.flows[client] == flow {
+		delete(r.flows, client)
+	}
+	r.mu.Unlock()
+	r.proxy.stats.Active.Add(-1)
+	<-r.proxy.slots
+}
+
+func (r *udpRelay) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.conn.Close()
+	for _, flow := range r.flows {
+		flow.server.Close()
+	}
+}

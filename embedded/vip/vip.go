@@ -1,0 +1,221 @@
+// Package vip is what the network of a cluster without containers needs beside the upstream components: a Service
+// proxy in user space, and the small controllers that on other clusters come with the cloud or the installer (the
+// nodes' pod ranges, kubelet serving certificates, directories for persistent volumes).
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// connectionLimit is the most connections and UDP flows at once, if the system grants the descriptors.
+const connectionLimit = 8192
+
+// Config is what `kube vip` runs with.
+type Config struct {
+	Client     kubernetes.Interface
+	Plan       Plan
+	VolumesDir string // where persistent volumes are made; "" makes none
+	Log        *slog.Logger
+}
+
+// Controller keeps the proxy in step with the API server.
+type Controller struct {
+	config   Config
+	proxy    *Proxy
+	services corelisters.ServiceLister
+	slices   discoverylisters.EndpointSliceLister
+	nodes    corelisters.NodeLister
+	dirty    chan struct{}
+	names    atomic.Pointer[map[netip.Addr]string] // first address of a node's pod range → node
+	synced   atomic.Bool
+	applied  atomic.Int64 // Unix nanoseconds of the last sync
+}
+
+// New returns a controller with its proxy; Run starts it.
+func New(config Config) *Controller {
+	c := &Controller{config: config, dirty: make(chan struct{}, 1)}
+	c.names.Store(&map[netip.Addr]string{})
+	c.proxy = NewProxy(grantedConnections(), c.nodeOf, config.Log)
+	return c
+}
+
+// grantedConnections raises the descriptor limit as far as allowed; a connection takes two descriptors and, while data
+// flows, the pipes of its two splices.
+func grantedConnections() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 128
+	}
+	limit.Cur = limit.Max
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	return int(max(64, min(connectionLimit, limit.Cur/8)))
+}
+
+// Run watches and serves until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	all := c.factory("")
+	proxied := c.factory("!" + labelProxyName)
+	headed := c.factory("!" + labelProxyName + ",!" + labelHeadless)
+	services, slices, nodes := proxied.Core().V1().Services(), headed.Discovery().V1().EndpointSlices(), all.Core().V1().Nodes()
+	c.services, c.slices, c.nodes = services.Lister(), slices.Lister(), nodes.Lister()
+	changed := cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { c.touch() }, UpdateFunc: func(any, any) { c.touch() }, DeleteFunc: func(any) { c.touch() },
+	}
+	for _, informer := range []cache.SharedIndexInformer{services.Informer(), slices.Informer(), nodes.Informer()} {
+		if _, err := informer.AddEventHandler(changed); err != nil {
+			return err
+		}
+	}
+	controllers := []func(context.Context, informers.SharedInformerFactory){c.runPodCIDRs, c.runServingCertificates}
+	if c.config.VolumesDir != "" {
+		controllers = append(controllers, c.runVolumes)
+	}
+	for _, run := range controllers {
+		run(ctx, all)
+	}
+	for _, f := range []informers.SharedInformerFactory{all, proxied, headed} {
+		f.Start(ctx.Done())
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), services.Informer().HasSynced, slices.Informer().HasSynced, nodes.Informer().HasSynced) {
+		return context.Cause(ctx)
+	}
+	c.synced.Store(true)
+	c.loop(ctx)
+	c.proxy.Close()
+	return nil
+}
+
+// factory makes informers for objects with the labels selected, without the parts of them that nothing here reads.
+func (c *Controller) factory(selector string) informers.SharedInformerFactory {
+	return informers.NewSharedInformerFactoryWithOptions(c.config.Client, 0,
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }),
+		informers.WithTransform(func(object any) (any, error) {
+			if m, ok := object.(metav1.Object); ok {
+				m.SetManagedFields(nil)
+			}
+			if n, ok := object.(*v1.Node); ok {
+				n.Status.Images = nil
+			}
+			return object, nil
+		}))
+}
+
+func (c *Controller) touch() {
+	select {
+	case c.dirty <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	syncPause = 10 * time.Millisecond // changes that come together are applied together
+	syncRetry = 2 * time.Second       // until an address that was in use is tried again
+)
+
+func (c *Controller) loop(ctx context.Context) {
+	c.touch()
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.dirty:
+		case <-retry:
+		}
+		time.Sleep(syncPause)
+		retry = nil
+		if !c.sync() {
+			retry = time.After(syncRetry)
+		}
+	}
+}
+
+// sync applies the present state and tells whether everything could be listened on.
+func (c *Controller) sync() bool {
+	cluster := &Cluster{Plan: c.config.Plan}
+	var err error
+	lists := []error{}
+	cluster.Services, err = c.services.List(labels.Everything())
+	lists = append(lists, err)
+	cluster.Slices, err = c.slices.List(labels.Everything())
+	lists = append(lists, err)
+	cluster.Nodes, err = c.nodes.List(labels.Everything())
+	if err := errors.Join(append(lists, err)...); err != nil {
+		c.config.Log.Error("cannot read the caches", "error", err)
+		return false
+	}
+	names := map[netip.Addr]string{}
+	for _, n := range cluster.Nodes {
+		if a, ok := internalIP(n); ok {
+			names[rangeOf(a).Addr()] = n.Name
+		}
+	}
+	c.names.Store(&names)
+	complete := true
+	for key, err := range c.proxy.Apply(cluster.Rules()) {
+		if key.Address.Port() < lowPort && errors.Is(err, fs.ErrPermission) {
+			continue // served shifted only
+		}
+		complete = false
+		c.config.Log.Error("cannot listen", "address", key.Address, "network", key.Network, "error", err)
+	}
+	c.applied.Store(time.Now().UnixNano())
+	return complete
+}
+
+// rangeOf is the range of the pods of the node with address a: its /24.
+func rangeOf(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 24).Masked() }
+
+// nodeOf is the name of the node that a pod's (mapped) address belongs to, or "".
+func (c *Controller) nodeOf(a netip.Addr) string {
+	return (*c.names.Load())[rangeOf(unmapped(a)).Addr()]
+}
+
+// Healthy tells whether the rules are in place.
+func (c *Controller) Healthy() error {
+	if !c.synced.Load() || c.applied.Load() == 0 {
+		return errors.New("not synced with the API server yet")
+	}
+	return nil
+}
+
+// Metrics writes the proxy's counters in Prometheus' text format.
+func (c *Controller) Metrics() string {
+	s := &c.proxy.stats
+	c.proxy.mu.Lock()
+	listeners := len(c.proxy.listeners)
+	c.proxy.mu.Unlock()
+	text := ""
+	for _, m := range []struct {
+		name, kind, help string
+		value            int64
+	}{
+		{"listeners", "gauge", "Service addresses listened on.", int64(listeners)},
+		{"connections_active", "gauge", "Open connections and UDP flows.", s.Active.Load()},
+		{"connections_total", "counter", "Connections and UDP flows taken.", s.Connections.Load()},
+		{"no_endpoint_total", "counter", "Connections without a usable endpoint.", s.NoBackend.Load()},
+		{"dial_errors_total", "counter", "Connections that the endpoint refused.", s.DialErrors.Load()},
+		{"limited_total", "counter", "Connections put off or dropped at the limit.", s.Limited.Load()},
+		{"listen_errors_total", "counter", "Failed attempts to listen.", s.ListenErrors.Load()},
+	} {
+		text += fmt.Sprintf("# HELP labkit_vip_%s %s\n# TYPE labkit_vip_%s %s\nlabkit_vip_%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
+	}
+	return text
+}
