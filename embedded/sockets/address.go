@@ -1,0 +1,33 @@
+package sockets
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// parse reads an IPv4 or IPv6 socket address as a program passes it; false for other families.
+func parse(raw []byte) (netip.AddrPort, bool) {
+	if len(raw) < 8 {
+		return netip.AddrPort{}, false
+	}
+	port := binary.BigEndian.Uint16(raw[2:])
+	switch binary.NativeEndian.Uint16(raw) {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), port), true
+	case unix.AF_INET6:
+		if len(raw) >= 24 {
+			return netip.AddrPortFrom(netip.AddrFrom16([16]byte(raw[8:24])), port), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// sockaddr is an address in the form that a socket of the family takes: IPv4 addresses are mapped for IPv6 sockets.
+func sockaddr(a netip.AddrPort, six bool) unix.Sockaddr {
+	if six {
+		return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	}
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+}

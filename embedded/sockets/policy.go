@@ -1,0 +1,81 @@
+// Package sockets gives unmodified programs the network of a pod without privileges.
+//
+// A seccomp filter in the program's processes hands bind, connect and sends with an address to this package
+// (seccomp_unotify(2)), which carries them out on the program's own socket with the address rewritten by a Policy.
+// Open connections are never touched.
+package sockets
+
+import (
+	"net/netip"
+
+	"labkit.dev/embedded/loopback"
+)
+
+// Kinds of policy.
+const (
+	Pod    = "pod"    // a pod's processes: own localhost, all ports, cluster addresses, cluster DNS
+	Host   = "host"   // control plane and kubelets: cluster addresses only
+	Client = "client" // a person's shell: cluster addresses and cluster DNS
+)
+
+// Policy tells how addresses are rewritten.
+type Policy struct {
+	Kind string `json:"kind"`
+	// Address is the pod's mapped loopback address; for Pod only.
+	Address netip.Addr `json:"address,omitzero"`
+	// DNS is the address of cluster DNS, port 53; for Pod and Client.
+	DNS netip.AddrPort `json:"dns,omitzero"`
+}
+
+var (
+	localhost4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	localhost6 = netip.IPv6Loopback()
+)
+
+// own tells whether an address means "this machine" to a program: localhost or unspecified.
+func own(a netip.Addr) bool {
+	return a == localhost4 || a == localhost6 || a.IsUnspecified()
+}
+
+// bind is the address to bind instead of a; false when it stays as it is. only6 tells that the socket takes no IPv4.
+func (p Policy) bind(a netip.AddrPort, only6 bool) (netip.AddrPort, bool) {
+	addr := a.Addr().Unmap()
+	if p.Kind == Pod && own(addr) {
+		if only6 {
+			// The pod's address is IPv4. A program that opens a second listener for IPv6 gets one that nobody reaches.
+			return netip.AddrPortFrom(localhost6, 0), true
+		}
+		addr = p.Address
+	}
+	mapped := loopback.Map(addr)
+	if !loopback.IsCluster(mapped) {
+		return a, false
+	}
+	out := netip.AddrPortFrom(mapped, loopback.Port(a.Port()))
+	return out, out != a
+}
+
+// connect is the address to connect or send to instead of a; false when it stays as it is.
+func (p Policy) connect(a netip.AddrPort) (netip.AddrPort, bool) {
+	addr := a.Addr().Unmap()
+	switch {
+	case a.Port() == 53 && p.Kind != Host && p.DNS.IsValid() && !loopback.IsPod(addr):
+		return netip.AddrPortFrom(p.DNS.Addr(), loopback.Port(p.DNS.Port())), true
+	case p.Kind == Pod && own(addr):
+		addr = p.Address
+	}
+	mapped := loopback.Map(addr)
+	if !loopback.IsCluster(mapped) {
+		return a, false
+	}
+	out := netip.AddrPortFrom(mapped, loopback.Port(a.Port()))
+	return out, out != a
+}
+
+// source is the address a connecting socket gets when it has none, so that peers see the pod's; invalid for other kinds.
+func (p Policy) source(target netip.AddrPort) netip.Addr {
+	if p.Kind == Pod && loopback.IsCluster(target.Addr()) {
+		return p.Address
+	}
+	return netip.Addr{}
+}
