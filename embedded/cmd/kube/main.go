@@ -116,4 +116,3 @@ func runCoreDNS(name string, args []string) error {
 	coremain.Run()
 	return nil
 }
-
