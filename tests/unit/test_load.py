@@ -1,0 +1,248 @@
+"""Load: profiles and their arrivals; the generator against real servers, good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit import load
+from labkit.errors import ConfigError, LabkitError
+
+profiles = st.recursive(
+    st.one_of(
+        st.builds(load.constant, st.floats(0, 300), st.floats(0.1, 20)),
+        st.builds(load.ramp, st.floats(0, 300), st.floats(0, 300), st.floats(0.1, 20)),
+        st.builds(
+            lambda mean, part, s: load.sine(mean, mean * part, 5, s),
+            st.floats(1, 100),
+            st.floats(0, 1),
+            st.floats(1, 20),
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.builds(lambda a, b: a + b, inner, inner), st.builds(lambda a, b: a | b, inner, inner)
+    ),
+    max_leaves=4,
+)
+
+
+@given(profiles)
+def test_uniform_arrivals_follow_the_rate_exactly(profile: load.Profile) -> None:
+    arrivals = profile.arrivals("uniform")
+    assert len(arrivals) == pytest.approx(profile.expected_requests(), abs=0.51)
+    assert (np.diff(arrivals) >= 0).all()
+    assert len(arrivals) == 0 or (arrivals[0] >= 0 and arrivals[-1] <= profile.duration_s + 1e-9)
+    half = profile.duration_s / 2
+    grid = np.linspace(0, half, 20001)
+    expected = np.trapezoid(profile.rate(grid), grid)
+    assert abs((arrivals < half).sum() - expected) < 2 + 0.01 * expected
+
+
+@given(st.integers(0, 2**31), st.floats(5, 100))
+def test_poisson_arrivals_have_the_right_number_and_spread(seed: int, rate: float) -> None:
+    arrivals = load.constant(rate, 100).arrivals("poisson", seed)
+    assert abs(len(arrivals) - rate * 100) < 6 * np.sqrt(rate * 100)
+    gaps = np.diff(arrivals)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.35), "exponential gaps: deviation equals mean"
+
+
+def test_seeds_repeat_and_differ() -> None:
+    profile = load.constant(50, 10)
+    assert (profile.arrivals(seed=1) == profile.arrivals(seed=1)).all()
+    assert not np.array_equal(profile.arrivals(seed=1), profile.arrivals(seed=2))
+
+
+def test_profiles_compose() -> None:
+    profile = load.constant(10, 5) + load.ramp(10, 30, 10) | load.constant(5, 2)
+    assert profile.duration_s == 15
+    assert profile.rate([0, 1.9, 2, 5, 10, 14.999, 15]) == pytest.approx(
+        [15, 15, 10, 10, 20, 30, 0], abs=0.01
+    )
+    spikes = load.spikes(5, 50, every_s=10, width_s=2, seconds=20)
+    assert spikes.rate([7.9, 8, 9.9, 10, 18]) == pytest.approx([5, 50, 50, 5, 50])
+    assert load.trace([1, 2, 3], 4).rate([0, 4, 8]) == pytest.approx([1, 2, 3])
+    assert (load.steps([(1, 2), (3, 4)]) * 10).expected_requests() == pytest.approx(140)
+    assert load.sine(10, 10, 8, 16).rate([2, 6]) == pytest.approx([20, 0], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: load.constant(-1, 5),
+        lambda: load.constant(1, 0),
+        lambda: load.constant(float("nan"), 1),
+        lambda: load.sine(5, 6, 2, 10),
+        lambda: load.spikes(1, 2, 5, 6, 10),
+        lambda: load.steps([]),
+        lambda: load.constant(1e6, 10).arrivals(),
+        lambda: load.start("ftp://x", load.constant(1, 1)),
+        lambda: load.start("nonsense", load.constant(1, 1)),
+        lambda: load.start([], load.constant(1, 1)),
+        lambda: load.start(load.Request("http://x", weight=0), load.constant(1, 1)),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigError):
+        make()
+
+
+class Server(asyncio.Protocol):
+    """Answers / at once, /slow after 0.5 s, /hold not before second 1; /500 and /drop fail."""
+
+    connections = 0
+    began = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        Server.connections += 1
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        path = data.split()[1].decode()
+        if path == "/drop":
+            self.transport.close()
+            return
+        Server.began = Server.began or time.monotonic()
+        delay = {"/slow": 0.5, "/hold": max(0, Server.began + 1 - time.monotonic())}.get(path, 0)
+        status = "500 Oops" if path == "/500" else "200 OK"
+        answer = f"HTTP/1.1 {status}\r\ncontent-length: 2\r\nx-pod: web-1\r\nx-version: v2\r\n\r\nok".encode()
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, lambda: self.transport.is_closing() or self.transport.write(answer))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(Server, "127.0.0.1", 0))
+    Server.connections, Server.began = 0, 0.0
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def test_requests_are_sent_as_scheduled_and_recorded(url: str) -> None:
+    profile = load.constant(100, 1.5)
+    result = load.run(url, profile, seed=3)
+    frame = result.requests
+    assert frame["t_scheduled_s"].to_numpy() == pytest.approx(profile.arrivals(seed=3), abs=1e-5)
+    assert set(frame.columns) == {
+        "t_scheduled_s",
+        "latency_ms",
+        "lag_ms",
+        "status",
+        "error",
+        "failed",
+        "pod",
+        "version",
+    }
+    assert set(frame["pod"]) == {"web-1"} and set(frame["version"]) == {"v2"}
+    summary = result.summary()
+    assert (summary.failed, summary.requests, summary.kept_up) == (0, len(frame), True)
+    assert Server.connections == len(frame), "a connection per request"
+    assert 0 < summary.p50_ms <= summary.p95_ms <= summary.p99_ms <= summary.max_ms < 1000
+    assert "WARNING" not in str(summary)
+    table = result.over_time(0.5, by="version")
+    assert (table["offered_rps"] * 0.5).sum() == len(frame)
+    assert abs(result.started_at + 1.5 - time.time()) < 10
+
+
+def test_kept_connections_are_reused(url: str) -> None:
+    load.run(url, load.constant(100, 0.5), keep_alive=True)
+    assert Server.connections < 20
+
+
+def test_a_slow_server_does_not_slow_the_load_nor_hide_its_latency(url: str) -> None:
+    """All answers wait until second 1: a closed loop would have sent next to nothing."""
+    result = load.run(f"{url}/hold", load.constant(40, 1.4), spacing="uniform")
+    early = result.requests[result.requests["t_scheduled_s"] < 0.9]
+    assert len(early) == 36
+    assert early["lag_ms"].max() < 200
+    waits = (1.0 - early["t_scheduled_s"]) * 1000
+    assert (early["latency_ms"] > waits - 120).all(), "each waited from its own arrival until the answer"
+
+
+def test_failures_have_kinds(url: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
+    short = load.constant(20, 0.3)
+    kinds = {
+        f"{url}/500": "HTTP 500",
+        f"{url}/drop": "closed without answer",
+        f"{url}/slow": "timeout",
+        closed: "refused",
+    }
+    for target, kind in kinds.items():
+        summary = load.run(target, short, timeout_s=0.2, spacing="uniform").summary()
+        assert summary.failures == ((kind, 6),), target
+        assert np.isnan(summary.p50_ms) and summary.answered_rps == 0
+
+
+def test_more_than_max_in_flight_is_not_sent_and_counts(url: str) -> None:
+    result = load.run(f"{url}/slow", load.constant(50, 0.4), spacing="uniform", max_in_flight=5)
+    assert dict(result.summary().failures) == {"in-flight limit": 15}
+
+
+def test_weights_choose_requests(url: str) -> None:
+    targets = [load.Request(url, weight=3), load.Request(f"{url}/500", method="POST", body="x")]
+    frame = load.run(targets, load.constant(300, 1)).requests
+    assert 0.15 < frame["failed"].mean() < 0.35
+
+
+def test_stop_ends_early_and_keeps_what_was_measured(url: str) -> None:
+    with load.start(url, load.constant(50, 0.6) + load.constant(0, 60)) as running:
+        time.sleep(1.3)
+        assert len(running.snapshot().requests) > 10 and not running.done
+        begin = time.monotonic()
+        result = running.stop()
+    assert time.monotonic() - begin < 5 and len(result.requests) > 10 and running.done
+
+
+def test_a_killed_generator_is_one_clear_error(url: str) -> None:
+    running = load.start(url, load.constant(10, 30))
+    os.kill(running._process.pid, signal.SIGKILL)
+    with pytest.raises(LabkitError, match="ended early"):
+        running.result()
+
+
+def test_no_generator_outlives_its_parent(url: str) -> None:
+    code = f"from labkit import load; running = load.start({url!r}, load.constant(5, 60))\n"
+    code += "print(running._process.pid, flush=True); input()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and alive(child):
+        time.sleep(0.1)
+    assert not alive(child)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_overloaded_generator_says_so(url: str) -> None:
+    summary = load.run(url, load.constant(20000, 0.5), spacing="uniform", max_in_flight=100000).summary()
+    assert not summary.kept_up and "could not keep up" in str(summary)
