@@ -4,18 +4,22 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
+	"strings"
 
 	"labkit.dev/embedded/sockets"
+	"labkit.dev/embedded/supervise"
 )
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: shim init|pod|supervise|ctl|run|probe …")
-		os.Exit(2)
+		fail(2, errors.New("usage: shim pod|supervise|ctl|run|probe …"))
 	}
-	switch args := os.Args[2:]; os.Args[1] {
+	args := os.Args[2:]
+	switch os.Args[1] {
 	case "init":
 		sockets.Init(args)
 	case "try-bind":
@@ -24,8 +28,53 @@ func main() {
 		sockets.TryMount()
 	case "probe":
 		_ = json.NewEncoder(os.Stdout).Encode(sockets.Probe())
+	case "supervise":
+		superviseMain(args)
+	case "ctl":
+		ctlMain(args)
+	case "run":
+		runMain(args)
 	default:
-		fmt.Fprintf(os.Stderr, "shim: no command %q\n", os.Args[1])
-		os.Exit(2)
+		fail(2, fmt.Errorf("no command %q", os.Args[1]))
 	}
+}
+
+func superviseMain(args []string) {
+	flags := flag.NewFlagSet("shim supervise", flag.ExitOnError)
+	dir := flags.String("dir", "", "state directory of the cluster")
+	slot := flags.Int("slot", 0, "slot of the cluster")
+	_ = flags.Parse(args)
+	if err := supervise.Run(*dir, *slot); err != nil {
+		if errors.Is(err, supervise.ErrSlotBusy) {
+			fail(3, err)
+		}
+		fail(1, err)
+	}
+}
+
+func ctlMain(args []string) {
+	flags := flag.NewFlagSet("shim ctl", flag.ExitOnError)
+	dir := flags.String("dir", "", "state directory of the cluster")
+	_ = flags.Parse(args)
+	answer, err := supervise.Call(*dir, []byte(strings.Join(flags.Args(), " ")))
+	if err != nil {
+		fail(1, err)
+	}
+	_, _ = os.Stdout.Write(answer)
+}
+
+func runMain(args []string) {
+	flags := flag.NewFlagSet("shim run", flag.ExitOnError)
+	slot := flags.Int("slot", 0, "slot of the cluster")
+	_ = flags.Parse(args)
+	code, err := sockets.RunClient(*slot, flags.Args())
+	if err != nil {
+		fail(code, err)
+	}
+	os.Exit(code)
+}
+
+func fail(code int, err error) {
+	fmt.Fprintln(os.Stderr, "shim:", err)
+	os.Exit(code)
 }
