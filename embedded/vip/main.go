@@ -17,6 +17,8 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"labkit.dev/embedded/loopback"
 )
 
 // HealthPort is where /healthz and /metrics are served on the control plane's address: kube-proxy's port.
@@ -78,7 +80,7 @@ func (c *Controller) listenHealth(certFile, keyFile string) (*http.Server, error
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		_, _ = io.WriteString(w, c.Metrics())
 	})
-	address := net.JoinHostPort(mapped(c.config.Plan.Pods.Addr().Next()).String(), fmt.Sprint(HealthPort))
+	address := net.JoinHostPort(loopback.Map(controlPlane(c.config.Plan)).String(), fmt.Sprint(HealthPort))
 	listener, err := net.Listen("tcp4", address)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ func (c *Controller) runPodCIDRs(ctx context.Context, f informers.SharedInformer
 			return
 		}
 		address, ok := internalIP(n)
-		if !ok || !c.config.Plan.Pods.Contains(address) {
+		if !ok || !pods(c.config.Plan).Contains(address) {
 			return
 		}
 		cidr := rangeOf(address).String()

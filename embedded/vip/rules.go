@@ -8,11 +8,13 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+
+	"labkit.dev/embedded/loopback"
 )
 
 // Cluster is what the rules are made from.
 type Cluster struct {
-	Plan     Plan
+	Plan     loopback.Plan
 	Services []*v1.Service
 	Slices   []*discovery.EndpointSlice
 	Nodes    []*v1.Node
@@ -64,18 +66,18 @@ func (c *Cluster) addPort(rules map[Listen]Rule, s *v1.Service, port *v1.Service
 			return
 		}
 		rules[Listen{network, netip.AddrPortFrom(a, port)}] = rule
-		shifted := Listen{network, served(a, port)}
+		shifted := Listen{network, netip.AddrPortFrom(a, loopback.Port(port))}
 		if _, taken := rules[shifted]; !taken {
 			rules[shifted] = rule
 		}
 	}
 	internal := rule
 	internal.ClientLocal = s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal
-	if a, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil && c.Plan.Services.Contains(a) {
+	if a, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil && c.Plan.Services().Contains(a) {
 		add(a, uint16(port.Port), internal)
 	}
 	for _, text := range externalAddresses(s) {
-		if a, err := netip.ParseAddr(text); err == nil && (c.Plan.Balanced.Contains(a) || c.Plan.Services.Contains(a)) {
+		if a, err := netip.ParseAddr(text); err == nil && (c.Plan.LoadBalancers().Contains(a) || c.Plan.Services().Contains(a)) {
 			add(a, uint16(port.Port), rule)
 		}
 	}
@@ -90,7 +92,7 @@ func (c *Cluster) addPort(rules map[Listen]Rule, s *v1.Service, port *v1.Service
 			}
 			external.Local = node
 		}
-		add(mapped(a), uint16(port.NodePort), external)
+		add(loopback.Map(a), uint16(port.NodePort), external)
 	}
 }
 
@@ -142,8 +144,8 @@ func usable(slices []*discovery.EndpointSlice, port *v1.ServicePort) []Backend {
 				continue
 			}
 			b := Backend{Address: netip.AddrPortFrom(a, number)}
-			if allPods.Contains(a) {
-				b.Address = served(mapped(a), number)
+			if loopback.IsPod(a) {
+				b.Address = netip.AddrPortFrom(loopback.Map(a), loopback.Port(number))
 			}
 			if e.NodeName != nil {
 				b.Node = *e.NodeName
@@ -188,9 +190,9 @@ func slicePort(slice *discovery.EndpointSlice, port *v1.ServicePort) uint16 {
 
 // nodeAddresses are the nodes' own addresses in the pod range, and the control plane's, which has no Node object.
 func (c *Cluster) nodeAddresses() map[netip.Addr]string {
-	out := map[netip.Addr]string{c.Plan.Pods.Addr().Next(): ""}
+	out := map[netip.Addr]string{controlPlane(c.Plan): ""}
 	for _, n := range c.Nodes {
-		if a, ok := internalIP(n); ok && c.Plan.Pods.Contains(a) {
+		if a, ok := internalIP(n); ok && pods(c.Plan).Contains(a) {
 			out[a] = n.Name
 		}
 	}

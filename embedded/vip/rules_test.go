@@ -164,17 +164,13 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-func TestPlan(t *testing.T) {
-	for slot, want := range map[int][3]string{
-		0: {"127.96.0.0/16", "198.18.0.0/18", "127.240.0.0/24"}, 1: {"127.97.0.0/16", "198.18.64.0/18", "127.240.1.0/24"},
-		4: {"127.100.0.0/16", "198.19.0.0/18", "127.240.4.0/24"}, 7: {"127.103.0.0/16", "198.19.192.0/18", "127.240.7.0/24"},
-	} {
-		p, err := PlanOf(slot)
-		if got := [3]string{p.Services.String(), p.Pods.String(), p.Balanced.String()}; err != nil || got != want {
-			t.Errorf("slot %d: %v %v, want %v", slot, got, err, want)
-		}
+func TestPlanOf(t *testing.T) {
+	if p, err := PlanOf(4); err != nil || pods(p).String() != "198.19.0.0/18" || controlPlane(p).String() != "198.19.0.1" {
+		t.Errorf("slot 4: %v %v %v", pods(p), controlPlane(p), err)
 	}
-	if _, err := PlanOf(8); err == nil {
-		t.Error("slot 8 exists")
+	for _, slot := range []int{-1, 8} {
+		if _, err := PlanOf(slot); err == nil {
+			t.Errorf("slot %d exists", slot)
+		}
 	}
 }

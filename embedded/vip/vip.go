@@ -22,6 +22,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"labkit.dev/embedded/loopback"
 )
 
 // connectionLimit is the most connections and UDP flows at once, if the system grants the descriptors.
@@ -30,7 +32,7 @@ const connectionLimit = 8192
 // Config is what `kube vip` runs with.
 type Config struct {
 	Client     kubernetes.Interface
-	Plan       Plan
+	Plan       loopback.Plan
 	VolumesDir string // where persistent volumes are made; "" makes none
 	Log        *slog.Logger
 }
