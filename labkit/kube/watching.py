@@ -48,6 +48,7 @@ class Watch:
         self._closed = threading.Event()
         self._response: Any = None
         self.gaps = 0
+        self.connected = False
 
     def __enter__(self) -> Watch:
         return self
@@ -83,6 +84,7 @@ class Watch:
                     listed = self._connection.call("GET", self._path, query=self._query)
                     version = dig(listed, "metadata.resourceVersion", "")
                     yield from self._differences(listed)
+                    self.connected = True
                 for kind, obj in self._stream(version):
                     if kind == "ERROR":  # 410 Gone and its like: begin with a list again
                         version = ""
@@ -94,6 +96,7 @@ class Watch:
             except KubeError:
                 if self._over():
                     return
+                self.connected = False
                 self.gaps += 1
                 version = ""
                 self._closed.wait(0.2)

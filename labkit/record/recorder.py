@@ -1,0 +1,254 @@
+"""Recorder: watches for changes and writes down the present state at an interval."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import pandas as pd
+
+from labkit.errors import ConfigError, KubeError, LabkitError
+from labkit.kube import Event, Kube, Watch, dig, quantity
+from labkit.kube.objects import timestamp
+from labkit.record.facts import KINDS, Facts
+from labkit.record.recording import Recording
+
+Probe = Callable[[], float]
+Key = tuple[str, str]  # namespace, name
+_PATIENCE_S = 0.5
+_METRICS = "/apis/metrics.k8s.io/v1beta1"
+_TRANSITION_COLUMNS = ["t_seconds", "kind", "namespace", "name", "what", "before", "after"]
+
+
+class Recorder:
+    """Records in background threads from `start` (or `with`) to `stop`.
+
+    Objects are watched, not polled: their state at each interval comes from memory, and each change is noted
+    when it happens. Only metrics.k8s.io, which cannot be watched, is asked each time. A part of the API
+    that does not answer leaves rows in `gaps`, and nothing invented in its table.
+
+    Args:
+        namespaces: which to record; None for all.
+        interval_s: between samples, 0.2 or more.
+        probes: functions that return a number, called at each interval in a thread of their own.
+        limit_s: the recording stops by itself after so long.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        *,
+        namespaces: Sequence[str] | None = None,
+        interval_s: float = 1.0,
+        probes: Mapping[str, Probe] | None = None,
+        limit_s: float = 3600.0,
+    ) -> None:
+        if interval_s < 0.2:
+            raise ConfigError(f"An interval of {interval_s} s is too short.", "Use 0.2 s or more.")
+        connection = kube.connection
+        self._kube = Kube(connection.kubeconfig, connection.context, patience_s=_PATIENCE_S)
+        self._namespaces = list(namespaces) if namespaces is not None else None
+        self._interval_s = interval_s
+        self._probes = dict(probes or {})
+        self._limit_s = limit_s
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._watches: dict[str, list[Watch]] = {}
+        self._state: dict[str, dict[Key, Facts]] = {table: {} for table in KINDS}
+        self._rows: dict[str, list[Facts]] = {}
+        self._measured: set[tuple[str, Key, float]] = set()
+        self._threads: list[threading.Thread] = []
+        self.started_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Begin; returns when the first state of every kind is known (at most 5 s)."""
+        if self._threads:
+            raise ConfigError("This recorder has been started before.", "Make a new one for a new recording.")
+        self.started_at = time.time()
+        for table, (kind, _) in KINDS.items():
+            for namespace in self._namespaces if self._namespaces and table != "nodes" else [None]:
+                self._thread(self._follow, table, kind, namespace)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not all(self._fresh(table) for table in KINDS):
+            time.sleep(0.02)
+        self._thread(self._sample)
+        if self._probes:
+            self._thread(self._probe)
+        return self
+
+    def stop(self) -> Recording:
+        """End the recording; also safe to call twice."""
+        self._stop.set()
+        for watch in [watch for watches in self._watches.values() for watch in watches]:
+            watch.close()
+        for thread in self._threads:
+            thread.join(5)
+        return self.recording()
+
+    def recording(self) -> Recording:
+        """What has been recorded so far."""
+        with self._lock:
+            rows = {table: list(entries) for table, entries in self._rows.items()}
+        tables = {table: pd.DataFrame(entries) for table, entries in rows.items()}
+        for name in ("usage", "node_usage"):
+            if name in tables:
+                tables[name] = tables[name].sort_values("t_seconds", ignore_index=True)
+        tables.setdefault("transitions", pd.DataFrame(columns=_TRANSITION_COLUMNS))
+        return Recording(self.started_at, self._interval_s, **tables)
+
+    def now(self) -> dict[str, dict[Key, Facts]]:
+        """The present facts by table and (namespace, name), for a live display."""
+        with self._lock:
+            return {table: dict(objects) for table, objects in self._state.items()}
+
+    @property
+    def t_seconds(self) -> float:
+        """Seconds since the recording began."""
+        return time.time() - self.started_at
+
+    def _thread(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(
+            target=target, args=args, name=f"labkit-record-{target.__name__}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _add(self, table: str, **row: Any) -> None:
+        with self._lock:
+            self._rows.setdefault(table, []).append(row)
+
+    def _gap(self, source: str, error: object) -> None:
+        text = error.message if isinstance(error, LabkitError) else str(error)
+        self._add("gaps", t_seconds=self.t_seconds, source=source, error=text)
+
+    def _fresh(self, table: str) -> bool:
+        """Whether all watches of a table are connected, so that memory is the present."""
+        watches = self._watches.get(table, [])
+        expected = len(self._namespaces) if self._namespaces and table != "nodes" else 1
+        return len(watches) == expected and all(watch.connected for watch in watches)
+
+    def _follow(self, table: str, kind: str, namespace: str | None) -> None:
+        """Note each change of a kind of object, until the end."""
+        while not self._stop.is_set():
+            try:
+                everywhere = namespace is None and kind != "Node"
+                watch = self._kube.watch(
+                    kind, namespace=namespace, everywhere=everywhere, timeout_s=self._limit_s
+                )
+            except KubeError as err:  # discovery failed
+                self._gap(table, err)
+                self._stop.wait(self._interval_s)
+                continue
+            with self._lock:
+                self._watches.setdefault(table, []).append(watch)
+            if self._stop.is_set():
+                watch.close()
+            for event in watch:
+                self._change(table, kind, event)
+            return
+
+    def _change(self, table: str, kind: str, event: Event) -> None:
+        name, namespace = dig(event.object, "metadata.name"), dig(event.object, "metadata.namespace", "")
+        key = (namespace, name)
+        after = KINDS[table][1](event.object) if event.type != "DELETED" else None
+        t_seconds = event.at - self.started_at
+        with self._lock:
+            before = self._state[table].get(key)
+            if after is None:
+                self._state[table].pop(key, None)
+            else:
+                self._state[table][key] = after
+            if (before is None) != (after is None):
+                changes: list[tuple[str, Any, Any]] = [("exists", before is not None, after is not None)]
+                changes += [(what, None, value) for what, value in (after or {}).items()]
+            else:
+                pairs = ((what, (before or {}).get(what), value) for what, value in (after or {}).items())
+                changes = [(what, old, new) for what, old, new in pairs if old != new]
+            rows = self._rows.setdefault("transitions", [])
+            for change in changes:
+                values = (t_seconds, kind, namespace, name, *change)
+                rows.append(dict(zip(_TRANSITION_COLUMNS, values, strict=True)))
+
+    def _sample(self) -> None:
+        """Write down the state of everything, and ask for metrics, at each interval."""
+        deadline = time.monotonic() + self._limit_s
+        tick = time.monotonic()
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            t_seconds = self.t_seconds
+            for table in KINDS:
+                if not self._fresh(table):
+                    self._gap(table, "not connected")
+                    continue
+                with self._lock:
+                    for (namespace, name), facts in self._state[table].items():
+                        row = {"t_seconds": t_seconds, "namespace": namespace, "name": name, **facts}
+                        self._rows.setdefault(table, []).append(row)
+            self._sample_metrics()
+            tick = max(tick + self._interval_s, time.monotonic() - self._interval_s)
+            self._stop.wait(max(0.0, tick - time.monotonic()))
+        self._stop.set()
+        for watch in [watch for watches in self._watches.values() for watch in watches]:
+            watch.close()
+
+    def _sample_metrics(self) -> None:
+        paths = [("node_usage", f"{_METRICS}/nodes")]
+        if self._namespaces is None:
+            paths.append(("usage", f"{_METRICS}/pods"))
+        paths += [("usage", f"{_METRICS}/namespaces/{each}/pods") for each in self._namespaces or []]
+        for table, path in paths:
+            try:
+                items = self._kube.request("GET", path, timeout_s=2.0).get("items") or []
+            except KubeError as err:
+                self._gap(table, err)
+                continue
+            for item in items:
+                self._measure(table, item)
+
+    def _measure(self, table: str, item: dict[str, Any]) -> None:
+        """One row per measurement: metrics-server repeats the last one until it has a new one."""
+        key = (dig(item, "metadata.namespace", ""), dig(item, "metadata.name"))
+        at = timestamp(item.get("timestamp")) or time.time()
+        if (table, key, at) in self._measured:
+            return
+        self._measured.add((table, key, at))
+        uses = [each["usage"] for each in item["containers"]] if "containers" in item else [item["usage"]]
+        self._add(
+            table,
+            t_seconds=at - self.started_at,
+            namespace=key[0],
+            name=key[1],
+            cpu_millicores=1000 * sum(quantity(use.get("cpu", 0)) for use in uses),
+            memory_bytes=int(sum(quantity(use.get("memory", 0)) for use in uses)),
+            window_s=_seconds(item.get("window", "")),
+        )
+
+    def _probe(self) -> None:
+        """Call the user's probes; what they raise is recorded, not raised."""
+        while not self._stop.is_set():
+            begin = time.monotonic()
+            for name, probe in self._probes.items():
+                t_seconds, before, value, error = self.t_seconds, time.monotonic(), float("nan"), ""
+                try:
+                    value = float(probe())
+                except Exception as err:
+                    error = f"{type(err).__name__}: {err}"
+                took = (time.monotonic() - before) * 1000
+                self._add(
+                    "probes", t_seconds=t_seconds, name=name, value=value, duration_ms=took, error=error
+                )
+            self._stop.wait(max(0.0, begin + self._interval_s - time.monotonic()))
+
+
+def _seconds(duration: str) -> float:
+    """A Go duration such as `1m2.5s` in seconds."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(ms|h|m|s)", duration))
