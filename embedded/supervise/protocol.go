@@ -16,9 +16,10 @@ type Component struct {
 
 // Request is one line that a client sends.
 type Request struct {
-	Op         string      `json:"op"` // apply, start, stop, signal, remove, status, shutdown
+	Op         string      `json:"op"` // apply, start, stop, signal, remove, run, status, shutdown
 	Name       string      `json:"name,omitempty"`
 	Components []Component `json:"components,omitempty"`
+	Argv       []string    `json:"argv,omitempty"`   // run: a short program, outside the socket filter
 	Signal     string      `json:"signal,omitempty"` // TERM, KILL, STOP, CONT, …
 	GraceS     float64     `json:"grace_s,omitempty"`
 	Order      []string    `json:"order,omitempty"` // shutdown: these first, in this order

@@ -46,6 +46,9 @@ func Run(dir string, slot int) error {
 		return err
 	}
 	defer listener.Close()
+	if err := announce(dir); err != nil {
+		return err
+	}
 	s := &Server{Slot: slot, starter: newStarter(), runners: map[string]*runner{}, done: make(chan struct{})}
 	ended := make(chan os.Signal, 2)
 	signal.Notify(ended, syscall.SIGTERM, syscall.SIGINT)
@@ -143,6 +146,8 @@ func (s *Server) do(q Request) error {
 		return nil
 	case "apply":
 		return s.apply(q.Components)
+	case "run":
+		return runOnce(q.Argv)
 	case "shutdown":
 		s.shutdown(q.Order)
 		return nil

@@ -176,3 +176,19 @@ func TestLongLogIsRotatedWhileTheComponentWrites(t *testing.T) {
 		t.Errorf("%q, older %d bytes", now, old.Size())
 	}
 }
+
+func TestRunStartsProgramsOutsideTheFilter(t *testing.T) {
+	dir := serve(t)
+	out := filepath.Join(t.TempDir(), "out")
+	if err := RunOnce(dir, []string{"sh", "-c", "echo $" + Variable + " > " + out}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(out)
+	if err != nil || strings.TrimSpace(string(text)) != dir {
+		t.Errorf("%q, %v", text, err)
+	}
+	err = RunOnce(dir, []string{"sh", "-c", "echo no luck >&2; exit 3"})
+	if err == nil || !strings.Contains(err.Error(), "no luck") || !strings.Contains(err.Error(), "3") {
+		t.Errorf("%v", err)
+	}
+}
