@@ -78,3 +78,14 @@ KINDS: dict[str, tuple[str, Callable[[Object], Facts]]] = {
     "deployments": ("Deployment", deployment),
 }
 """Table name → kind and its facts."""
+
+_USAGE = ["t_seconds", "namespace", "name", "cpu_millicores", "memory_bytes", "window_s"]
+COLUMNS: dict[str, list[str]] = {
+    **{table: ["t_seconds", "namespace", "name", *facts({})] for table, (_, facts) in KINDS.items()},
+    "usage": _USAGE,
+    "node_usage": _USAGE,
+    "probes": ["t_seconds", "name", "value", "duration_ms", "error"],
+    "transitions": ["t_seconds", "kind", "namespace", "name", "what", "before", "after"],
+    "gaps": ["t_seconds", "source", "error"],
+}
+"""Table name → its columns."""

@@ -13,14 +13,13 @@ import pandas as pd
 from labkit.errors import ConfigError, KubeError, LabkitError
 from labkit.kube import Event, Kube, Watch, dig, quantity
 from labkit.kube.objects import timestamp
-from labkit.record.facts import KINDS, Facts
+from labkit.record.facts import COLUMNS, KINDS, Facts
 from labkit.record.recording import Recording
 
 Probe = Callable[[], float]
 Key = tuple[str, str]  # namespace, name
 _PATIENCE_S = 0.5
 _METRICS = "/apis/metrics.k8s.io/v1beta1"
-_TRANSITION_COLUMNS = ["t_seconds", "kind", "namespace", "name", "what", "before", "after"]
 
 
 class Recorder:
@@ -97,12 +96,10 @@ class Recorder:
     def recording(self) -> Recording:
         """What has been recorded so far."""
         with self._lock:
-            rows = {table: list(entries) for table, entries in self._rows.items()}
-        tables = {table: pd.DataFrame(entries) for table, entries in rows.items()}
+            rows = {table: list(self._rows.get(table, [])) for table in COLUMNS}
+        tables = {table: pd.DataFrame(entries, columns=COLUMNS[table]) for table, entries in rows.items()}
         for name in ("usage", "node_usage"):
-            if name in tables:
-                tables[name] = tables[name].sort_values("t_seconds", ignore_index=True)
-        tables.setdefault("transitions", pd.DataFrame(columns=_TRANSITION_COLUMNS))
+            tables[name] = tables[name].sort_values("t_seconds", ignore_index=True)
         return Recording(self.started_at, self._interval_s, **tables)
 
     def now(self) -> dict[str, dict[Key, Facts]]:
@@ -176,7 +173,7 @@ class Recorder:
             rows = self._rows.setdefault("transitions", [])
             for change in changes:
                 values = (t_seconds, kind, namespace, name, *change)
-                rows.append(dict(zip(_TRANSITION_COLUMNS, values, strict=True)))
+                rows.append(dict(zip(COLUMNS["transitions"], values, strict=True)))
 
     def _sample(self) -> None:
         """Write down the state of everything, and ask for metrics, at each interval."""

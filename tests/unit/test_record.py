@@ -167,6 +167,7 @@ def test_recordings_are_saved_and_loaded(form: Any, server: Server, tmp_path: Pa
     assert loaded.started_at == kept.started_at
     assert loaded.pods["t_seconds"].tolist() == pytest.approx(kept.pods["t_seconds"].tolist())
     assert len(loaded.transitions) == len(kept.transitions) and loaded.hpas.empty
+    assert [*loaded.hpas.columns] == [*kept.hpas.columns]
     with pytest.raises(ConfigError, match="no readable recording"):
         Recording.load(tmp_path)
 
