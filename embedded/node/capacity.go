@@ -27,6 +27,7 @@ type containerManager struct {
 	capacity   v1.ResourceList
 	reserved   v1.ResourceList // kubeReserved + systemReserved
 	thresholds []evictionapi.Threshold
+	groups     *podGroups
 }
 
 func newContainerManager(c *kubeletconfig.KubeletConfiguration, stats *machineStats) (*containerManager, error) {
@@ -52,7 +53,8 @@ func newContainerManager(c *kubeletconfig.KubeletConfiguration, stats *machineSt
 			reserved[v1.ResourceName(name)] = sum
 		}
 	}
-	manager := &containerManager{ContainerManager: cm.NewStubContainerManager(), capacity: capacity, reserved: reserved}
+	stub := cm.NewStubContainerManager()
+	manager := &containerManager{ContainerManager: stub, capacity: capacity, reserved: reserved, groups: newPodGroups(stub)}
 	allocatable := manager.GetNodeAllocatableAbsolute()[v1.ResourceMemory]
 	stats.podsLimit = uint64(allocatable.Value())
 	manager.thresholds, err = eviction.ParseThresholdConfig(nil, c.EvictionHard, nil, nil, nil)
@@ -61,6 +63,8 @@ func newContainerManager(c *kubeletconfig.KubeletConfiguration, stats *machineSt
 
 // GetPodCgroupRoot names the group of all pods in the statistics; see machineStats.
 func (m *containerManager) GetPodCgroupRoot() string { return podsGroup }
+
+func (m *containerManager) NewPodContainerManager() cm.PodContainerManager { return m.groups }
 
 func (m *containerManager) GetCapacity(_ klog.Logger, localStorage bool) v1.ResourceList {
 	if !localStorage {

@@ -15,12 +15,17 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	apitest "k8s.io/cri-api/pkg/apis/testing"
 	criclient "k8s.io/cri-client/pkg"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/kubelet"
+	"k8s.io/kubernetes/pkg/kubelet/cm"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 	utilexec "k8s.io/utils/exec"
+	"k8s.io/utils/ptr"
 )
 
 func flags(extra ...string) []string {
@@ -161,6 +166,32 @@ func TestMachineCPUTimeNeverDecreases(t *testing.T) {
 	after := s.pods().Stats[0].Cpu.Usage.Total
 	if before != 5e9 || between != 5e9 || after != 6e9 {
 		t.Errorf("CPU time went %d, %d, %d; want 5, 5, 6 s", before, between, after)
+	}
+}
+
+func TestResizedPodKeepsItsOtherSettings(t *testing.T) {
+	groups := newPodGroups(cm.NewStubContainerManager())
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{
+		Limits: v1.ResourceList{v1.ResourceMemory: resource.MustParse("64Mi")}}}}}}
+	read := func() (memory, quota int64, shares uint64) {
+		m, err := groups.GetPodCgroupConfig(pod, v1.ResourceMemory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := groups.GetPodCgroupConfig(pod, v1.ResourceCPU)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *m.Memory, *c.CPUQuota, *c.CPUShares // the kubelet dereferences them too
+	}
+	if memory, quota, _ := read(); memory != 64<<20 || quota != -1 {
+		t.Errorf("at first memory %d, quota %d", memory, quota)
+	}
+	if err := groups.SetPodCgroupConfig(klog.Background(), pod, &cm.ResourceConfig{CPUShares: ptr.To[uint64](512)}); err != nil {
+		t.Fatal(err)
+	}
+	if memory, quota, shares := read(); memory != 64<<20 || quota != -1 || shares != 512 {
+		t.Errorf("after setting the shares: memory %d, quota %d, shares %d", memory, quota, shares)
 	}
 }
 
