@@ -55,7 +55,7 @@ def run(
 
     options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove)
     _end_on_sigterm()
-    done: Run = run_labs(chosen, options, ClusterSite(cluster), listener(err=as_json))
+    done: Run = run_labs(chosen, options, ClusterSite(cluster, provider), listener(err=as_json))
     if record_times:
         for one in done.labs:
             if one.state == "passed":

@@ -90,7 +90,6 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
     def execute(self, **kwargs: Any) -> NotebookNode:
         """Start the kernel, execute, end the kernel; also when the kernel dies on the way."""
         self.reset_execution_trackers()
-        self.nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
         with self.setup_kernel(**kwargs):
             self.papermill_execute_cells()
             self.set_widgets_metadata()

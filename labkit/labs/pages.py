@@ -52,6 +52,7 @@ def write_page(lab: Lab, executed: Path, target: Path, about: str, stopped_at: s
     )
     exporter.config.NbConvertBase.display_data_priority = _SHOWN
     notebook = read_notebook(executed)
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     for cell in notebook.cells:
         cell.outputs = (
             [_fit(output) for output in cell.get("outputs", [])] if cell.cell_type == "code" else []

@@ -1,0 +1,96 @@
+"""Small HTTP visits for notebooks: get, post, and a page shown as it looks."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from labkit.errors import LabkitError
+
+TIMEOUT_S = 10.0
+
+
+class VisitError(LabkitError):
+    """Nobody answered at a URL."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, whatever its status.
+
+    Attributes:
+        headers: by lower-case name.
+    """
+
+    url: str
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.text)
+
+    def __repr__(self) -> str:
+        return f"{self.status} {self.text.strip()}"
+
+
+@dataclass(frozen=True)
+class PageView:
+    """A page in a frame of its own, so that neither its style nor its links reach the notebook."""
+
+    answer: Answer
+    height: int
+
+    def __repr__(self) -> str:
+        return f"{self.answer.status}, a page of {len(self.answer.text)} characters from {self.answer.url}"
+
+    def _repr_html_(self) -> str:
+        style = f"width:100%;height:{self.height}px;border:1px solid #cfd5dd;border-radius:6px"
+        return f'<iframe sandbox srcdoc="{html.escape(self.answer.text)}" style="{style}"></iframe>'
+
+
+def get(url: str, **headers: str) -> Answer:
+    """GET; underscores in header names stand for hyphens.
+
+    Raises:
+        VisitError: no answer within 10 s.
+    """
+    return _visit(Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()}))
+
+
+def post(url: str, body: Any) -> Answer:
+    """POST a JSON body.
+
+    Raises:
+        VisitError: no answer within 10 s.
+    """
+    data = json.dumps(body).encode()
+    return _visit(Request(url, data, {"Content-Type": "application/json"}, method="POST"))
+
+
+def show(url: str, height: int = 420) -> PageView:
+    """A page as a browser shows it, as it is now.
+
+    Raises:
+        VisitError: no answer within 10 s.
+    """
+    return PageView(get(url), height)
+
+
+def _visit(request: Request) -> Answer:
+    try:
+        response = urlopen(request, timeout=TIMEOUT_S)
+    except HTTPError as error:
+        response = error
+    except (URLError, OSError) as error:
+        raise VisitError(f"{request.full_url} does not answer: {error}", "Is its pod Ready?") from None
+    with response:
+        text = response.read().decode(errors="replace")
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(request.full_url, response.status, headers, text)
