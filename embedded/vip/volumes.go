@@ -91,7 +91,7 @@ func (p *provisioner) provision(claim *v1.PersistentVolumeClaim) error {
 	}
 	volume := p.volume(claim, class, node)
 	path := volume.Spec.HostPath.Path
-	if err = os.MkdirAll(path, 0o777); err == nil {
+	if err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.MkdirAll(path, 0o777)); err == nil {
 		err = os.Chmod(path, 0o777) // whatever user a pod runs as; the state directory around it is closed
 	}
 	if err != nil {
