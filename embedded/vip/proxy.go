@@ -167,32 +167,30 @@ func (p *Proxy) serve(client *net.TCPConn, rule *Rule) {
 		reset(client)
 		return
 	}
-	server, err := p.dial("tcp4", from, backend)
+	server, err := dialer.DialTCP(context.Background(), "tcp4", p.source(from), backend.Address)
 	if err != nil {
 		p.stats.DialErrors.Add(1)
 		p.log.Debug("endpoint refused", "service", rule.Port, "endpoint", backend.Address, "error", err)
 		reset(client)
 		return
 	}
-	join(client, server.(*net.TCPConn))
+	join(client, server)
 }
 
-// dial connects to backend. Connections of pods keep the pod's source address, as they do behind kube-proxy.
-func (p *Proxy) dial(network string, from netip.Addr, backend Backend) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	if p.nodeOf(from) != "" {
-		d.Control = func(_, _ string, raw syscall.RawConn) error {
-			var err error
-			set := func(fd uintptr) {
-				// The port is chosen at connect, so that the ports of one source address are not used up.
-				if err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err == nil {
-					err = unix.Bind(int(fd), &unix.SockaddrInet4{Addr: from.As4()})
-				}
-			}
-			return errors.Join(raw.Control(set), err)
-		}
+// dialer makes connections whose port is chosen at connect, so that the ports of one source address are not used up.
+var dialer = net.Dialer{Timeout: dialTimeout, Control: func(_, _ string, raw syscall.RawConn) error {
+	var err error
+	return errors.Join(raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}), err)
+}}
+
+// source is the address to dial from for a client: pods keep theirs, as they do behind kube-proxy.
+func (p *Proxy) source(client netip.Addr) netip.AddrPort {
+	if p.nodeOf(client) == "" {
+		return netip.AddrPort{}
 	}
-	return d.DialContext(context.Background(), network, backend.Address.String())
+	return netip.AddrPortFrom(client, 0)
 }
 
 // reset closes a connection so that the client sees an error at once: what it would get is "connection refused".

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -78,7 +79,7 @@ func (r *udpRelay) flow(client netip.AddrPort) *udpFlow {
 		r.proxy.stats.Limited.Add(1)
 		return nil
 	}
-	server, err := r.proxy.dial("udp4", client.Addr().Unmap(), backend)
+	server, err := dialer.DialUDP(context.Background(), "udp4", r.proxy.source(client.Addr().Unmap()), backend.Address)
 	if err != nil {
 		<-r.proxy.slots
 		r.proxy.stats.DialErrors.Add(1)
