@@ -1,0 +1,22 @@
+"""Figures for labs: each returns a matplotlib Figure, one message in its title, readable at 900 pixels.
+
+from labkit import plots
+plots.hpa_figure(recording, result, kube.get("HorizontalPodAutoscaler", "pricing", namespace="shop"))
+"""
+
+from __future__ import annotations
+
+from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.nodes import join_figure, node_timeline
+from labkit.plots.rollouts import requests_per_pod, rollout_figure
+from labkit.plots.why import Held, holds
+
+__all__ = [
+    "Held",
+    "holds",
+    "hpa_figure",
+    "join_figure",
+    "node_timeline",
+    "requests_per_pod",
+    "rollout_figure",
+]
