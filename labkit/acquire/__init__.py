@@ -1,0 +1,13 @@
+"""The embedded cluster's two programs, `kube` and `shim`: from the cache, a release, or a build.
+
+from labkit import acquire
+binaries = acquire.binaries()
+binaries.kube, binaries.shim
+"""
+
+from __future__ import annotations
+
+from labkit.acquire.cache import Binaries, binaries, cached, pack
+from labkit.acquire.sources import source_key, sources
+
+__all__ = ["Binaries", "binaries", "cached", "pack", "source_key", "sources"]

@@ -1,0 +1,261 @@
+"""Compile the binaries with Go, and tell honestly how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.acquire.sources import FLAGS, PROGRAMS, link_flags
+from labkit.errors import AcquireError, MachineError
+from labkit.tools import cache_dir
+
+Progress = Callable[[str, float | None], None]
+"""Called with what happens and the fraction done (0 … 1), None where it cannot be told."""
+
+LIMIT_S = 3600
+_LINK_BYTES = 12_000_000
+"""Linking takes about as long as compiling so many bytes of Go (measured: 15 of 350 s for 280 MB)."""
+
+_KEPT = (
+    *("GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE", "GOAUTH"),
+    *("GOCACHE", "GOMODCACHE"),
+)
+"""Settings of the user that decide where things are, not what comes out."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left to compile.
+
+    Attributes:
+        weights: import path → bytes of source, of each package that is not in Go's build cache.
+        packages: number of all packages.
+    """
+
+    weights: dict[str, int]
+    packages: int
+
+    @property
+    def total(self) -> int:
+        """All the work, in bytes of source, linking included."""
+        return sum(self.weights.values()) + _LINK_BYTES
+
+
+def environment(go: Path) -> dict[str, str]:
+    """The environment for Go, in which the user's settings cannot change what is built."""
+    user = {**os.environ, "GOTOOLCHAIN": "local"}
+    argv = [str(go), "env", "-json", *_KEPT]
+    asked = subprocess.run(argv, capture_output=True, text=True, env=user, timeout=30, check=False)
+    kept = json.loads(asked.stdout) if asked.returncode == 0 else {}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "CGO_"))}
+    own = {"GOCACHE": cache_dir() / "go-build", "GOMODCACHE": cache_dir() / "go-mod"}
+    for name, fallback in own.items():
+        kept[name] = kept.get(name) or str(fallback)
+    fixed = {"GOENV": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
+    return {**clean, **{name: value for name, value in kept.items() if value}, **fixed}
+
+
+def build(go: Path, source: Path, out: Path, progress: Progress) -> None:
+    """Compile both programs into `out`, an existing directory.
+
+    Raises:
+        AcquireError: Go refused; the message has its last words.
+        MachineError: the disk is full or memory ran out.
+    """
+    env = environment(go)
+    progress("looking what there is to compile", None)
+    plan = _plan(go, source, env, progress)
+    _check_space(plan, Path(env["GOCACHE"]), out)
+    argv = [
+        str(go), "build", "-v", *FLAGS, "-ldflags", link_flags(), "-o", f"{out}/",
+        *(f"./cmd/{program}" for program in PROGRAMS),
+    ]  # fmt: skip
+    meter = Meter(plan)
+    tail: deque[str] = deque(maxlen=30)
+    with _running(argv, source, env) as lines:
+        for line in lines:
+            if line is not None:
+                meter.started(line)
+                tail.append(line)
+            progress(meter.text(), meter.fraction())
+    failed = lines.failed()
+    if failed:
+        raise _explain([t for t in tail if t not in plan.weights] or list(tail), failed, out)
+
+
+class Meter:
+    """How much of the plan is done, and how long the rest takes at the speed so far.
+
+    Packages are weighted by their source size; Go names a package when it begins to compile it.
+    """
+
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._plan, self._clock = plan, clock
+        self._begin = clock()
+        self._count = self._done = self._last = 0
+
+    def started(self, package: str) -> None:
+        """Go said that it begins with a package; what it began before is counted as done."""
+        weight = self._plan.weights.get(package)
+        if weight is not None:
+            self._count += 1
+            self._done += self._last
+            self._last = weight
+
+    def fraction(self) -> float:
+        """0 … 1, by bytes of source."""
+        return self._done / self._plan.total
+
+    def left_s(self) -> float | None:
+        """Seconds left at the speed so far; None while that is too uncertain to say."""
+        took, part = self._clock() - self._begin, self.fraction()
+        return took * (1 - part) / part if took > 5 and part > 0.02 else None
+
+    def text(self) -> str:
+        """Such as "1204 of 2799 packages, 2 min 5 s, about 3 min left"."""
+        planned = len(self._plan.weights)
+        what = "linking" if self._count >= planned else f"{self._count} of {planned} packages"
+        left = self.left_s()
+        guess = f", about {span(left)} left" if left is not None else ""
+        return f"{what}, {span(self._clock() - self._begin)}{guess}"
+
+
+def span(seconds: float) -> str:
+    """ "40 s" or "6 min 30 s"."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def _plan(go: Path, source: Path, env: dict[str, str], progress: Progress) -> Plan:
+    """Ask Go which packages it must compile. Downloads the modules, where they are not there yet."""
+    form = "{{.Stale}}\t{{.ImportPath}}\t{{.Dir}}\t{{range .GoFiles}}{{.}} {{end}}"
+    mains = [f"./cmd/{program}" for program in PROGRAMS]
+    argv = [str(go), "list", "-deps", *FLAGS, "-f", form, *mains]
+    weights, packages, modules = {}, 0, 0
+    errors: deque[str] = deque(maxlen=30)
+    with _running(argv, source, env) as lines:
+        for line in lines:
+            if line is None:
+                continue
+            if line.startswith("go: downloading "):
+                modules += 1
+                progress(f"downloading Go modules, {modules} so far", None)
+            elif line.count("\t") == 3:
+                stale, package, folder, files = line.split("\t")
+                packages += 1
+                if stale == "true":
+                    weights[package] = _size(Path(folder), files.split())
+            else:
+                errors.append(line)
+    failed = lines.failed()
+    if failed:
+        raise _explain(list(errors), failed, Path(env["GOMODCACHE"]))
+    return Plan(weights, packages)
+
+
+def _size(folder: Path, files: list[str]) -> int:
+    total = 0
+    for name in files:
+        with contextlib.suppress(OSError):
+            total += (folder / name).stat().st_size
+    return total
+
+
+class _Lines:
+    """The lines a program prints, with None once a second while it is silent."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._queue: deque[str] = deque()
+        self._news = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._queue.append(line.rstrip("\n"))
+            self._news.set()
+        self._news.set()
+
+    def __iter__(self) -> Iterator[str | None]:
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            alive = self._reader.is_alive()
+            while self._queue:
+                yield self._queue.popleft()
+            if not alive:
+                return
+            if time.monotonic() > deadline:
+                raise AcquireError(f"Go has not finished in {span(LIMIT_S)}; it was ended.")
+            if not self._news.wait(1.0):
+                yield None
+            self._news.clear()
+
+    def failed(self) -> str:
+        """How the program ended, "" when well."""
+        code = self._process.wait(60)
+        return "" if code == 0 else f"exit code {code}" if code > 0 else signal.Signals(-code).name
+
+
+@contextmanager
+def _running(argv: list[str], cwd: Path, env: dict[str, str]) -> Iterator[_Lines]:
+    """Run a program in a process group of its own, which is ended with the block."""
+    process = subprocess.Popen(
+        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield _Lines(process)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+
+def _check_space(plan: Plan, gocache: Path, out: Path) -> None:
+    """Refuse at once what cannot fit: a full build leaves 4 GB in Go's cache."""
+    share = len(plan.weights) / max(1, plan.packages)
+    needs: dict[int, tuple[Path, float]] = {}
+    for path, amount in ((gocache, 3.0e9 * share), (out, 0.2e9)):
+        existing = next(p for p in [path, *path.parents] if p.exists())
+        device = existing.stat().st_dev
+        needs[device] = (existing, amount + needs.get(device, (existing, 0.0))[1])
+    for path, needed in needs.values():
+        free = shutil.disk_usage(path).free
+        if free < needed:
+            raise MachineError(
+                f"Building needs {needed / 1e9:.1f} GB on the disk of {path}; {free / 1e9:.1f} GB are free.",
+                "Free some space, or let GOCACHE and XDG_CACHE_HOME name folders on a larger disk.",
+            )
+
+
+def _explain(said: list[str], failed: str, where: Path) -> AcquireError | MachineError:
+    text = "\n".join(said).strip()
+    if "no space left on device" in text or "disk quota exceeded" in text:
+        return MachineError(
+            f"The disk is full: {next(t for t in said if 'space left' in t or 'quota' in t)}",
+            f"Free some space (for {where} and Go's cache), then repeat: compiled packages are kept.",
+        )
+    if "signal: killed" in text or "cannot allocate memory" in text or failed == "SIGKILL":
+        return MachineError(
+            f"Go was killed, most likely because memory ran out: {text[-500:]}",
+            "Close other programs (linking needs about 2 GB), then repeat: what was compiled is kept.",
+        )
+    hint = "Go gets the modules through GOPROXY: is there a network?" if "dial tcp" in text else ""
+    return AcquireError(f"Go ended with {failed}: {text[-2000:]}", hint)

@@ -1,0 +1,128 @@
+"""Get published binaries from a release URL: resumed where it was cut, verified before use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+from labkit.acquire.build import Progress
+from labkit.acquire.sources import target
+from labkit.errors import AcquireError
+from labkit.versions import versions
+
+_CHUNK = 1 << 20
+_TIMEOUT_S = 20
+_LIMIT_S = 1800
+_TRIES = 4
+
+
+class Unpublished(Exception):
+    """The release URL does not offer these binaries, or does not answer."""
+
+
+def release_url() -> str:
+    """Where binaries are published: $LABKIT_RELEASE_URL, else versions.toml's; "" for nowhere."""
+    return os.environ.get("LABKIT_RELEASE_URL", versions().release_url).rstrip("/")
+
+
+def archive_name(key: str) -> str:
+    """File name of the archive of a key, for this platform."""
+    return f"labkit-{key}-{target()}.tar.gz"
+
+
+def fetch(url: str, name: str, folder: Path, progress: Progress) -> Path:
+    """Download URL/name into `folder` and verify it against URL/name.sha256.
+
+    A part that an interrupted download left is continued. The file has its name only when it is verified.
+
+    Raises:
+        Unpublished: the server has no such file or cannot be reached.
+        AcquireError: what it sends is not what its checksum says.
+    """
+    _check(url)
+    expected = _checksum(f"{url}/{name}.sha256")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part, deadline = folder / f"{name}.part", time.monotonic() + _LIMIT_S
+    resumed = part.exists()
+    for attempt in range(_TRIES):
+        try:
+            _continue(f"{url}/{name}", part, progress, deadline)
+            break
+        except (OSError, HTTPException) as err:
+            if isinstance(err, urllib.error.HTTPError) and err.code == 404:
+                raise Unpublished(f"{url} has no {name}") from err
+            if attempt == _TRIES - 1 or time.monotonic() > deadline:
+                raise Unpublished(f"{url} cannot be read: {err}") from err
+            time.sleep(0.2 * 2**attempt)
+    if _digest(part) != expected and resumed:
+        part.unlink()  # what was left over may be of something else: once from the beginning
+        _continue(f"{url}/{name}", part, progress, deadline)
+    found = _digest(part)
+    if found != expected:
+        part.unlink()
+        raise AcquireError(
+            f"{url}/{name} has the checksum {found[:16]}…, {expected[:16]}… was announced. It was not used.",
+            "Try again. If it stays so, unset LABKIT_RELEASE_URL to compile, and tell who publishes there.",
+        )
+    return part.rename(folder / name)
+
+
+def _check(url: str) -> None:
+    """Binaries come over TLS, or from this machine."""
+    parts = urllib.parse.urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise AcquireError(
+            f"The release URL {url!r} is not https://…", "Correct LABKIT_RELEASE_URL, or unset it to compile."
+        )
+
+
+def _checksum(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+            text = answer.read(4096).decode("ascii", "replace")
+    except urllib.error.HTTPError as err:
+        raise Unpublished(f"no {url} ({err.code})") from err
+    except (OSError, HTTPException) as err:
+        raise Unpublished(f"{url} cannot be read: {err}") from err
+    match = re.match(r"([0-9a-f]{64})\b", text)
+    if not match:
+        raise AcquireError(f"{url} is no checksum file.", "Unset LABKIT_RELEASE_URL to compile.")
+    return match[1]
+
+
+def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as err:
+        if err.code == 416:  # nothing is left to send: the part is whole, or not of this file
+            return
+        raise
+    with answer:
+        begins = have if answer.status == 206 else 0
+        total = begins + int(answer.headers.get("Content-Length") or 0)
+        with part.open("r+b" if begins else "wb") as stream:
+            stream.seek(begins)
+            while chunk := answer.read(_CHUNK):
+                stream.write(chunk)
+                done = stream.tell()
+                text = f"downloading, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+                progress(text, done / total if total else None)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not complete after {_LIMIT_S} s")
+        if total and part.stat().st_size < total:
+            raise ConnectionError("the connection was cut")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,204 @@
+"""The command `labkit`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labkit.errors import ConfigError, LabkitError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Kubernetes labs as notebooks, on a real cluster that needs neither Docker nor root.",
+)
+
+Name = Annotated[str, typer.Argument(help="The cluster's name.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def up(
+    name: Name = "lab",
+    provider: Annotated[str | None, typer.Option(help="embedded, kind or existing.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of workers.  [new clusters: 2]")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPUs of each worker.  [2]")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of each worker.  [4Gi]")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="NAME=NUMBER, e.g. node_monitor_grace_s=16.")
+    ] = None,
+) -> None:
+    """Create a cluster, or bring one back after a reboot."""
+    from labkit.cluster import up as cluster_up
+
+    given: dict[str, Any] = {"workers": workers, "cpus": cpus, "memory": memory, **_numbers(option or [])}
+    options = {key: value for key, value in given.items() if value is not None}
+    cluster = cluster_up(name, provider, **options)
+    typer.echo(f"\nCluster {name!r} is up. Try:\n  labkit shell {name}\n  kubectl get nodes\nor")
+    typer.echo(f"  export KUBECONFIG={cluster.kubeconfig}")
+
+
+@app.command()
+def down(
+    name: Annotated[str | None, typer.Argument(help="The cluster's name.  [lab]")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All clusters of yours.")] = False,
+) -> None:
+    """End a cluster and remove everything that belongs to it."""
+    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.state import cluster_names
+
+    if name and all_:
+        raise ConfigError("Either a name or --all.")
+    for each in cluster_names() if all_ else [name or "lab"]:
+        EmbeddedCluster.open(each).down()
+        typer.echo(f"Cluster {each!r} is gone.")
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="One cluster only.")] = None, as_json: Json = False
+) -> None:
+    """Show clusters: components, nodes, restarts, memory, addresses."""
+    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.show import status_table
+    from labkit.cluster.state import cluster_names
+
+    found = [EmbeddedCluster.open(each).status() for each in ([name] if name else cluster_names())]
+    if as_json:
+        typer.echo(
+            json.dumps([{**asdict(each), "memory_bytes": each.memory_bytes} for each in found], default=str)
+        )
+        return
+    if not found:
+        typer.echo("There is no cluster. `labkit up` makes one.")
+    for each in found:
+        status_table(each)
+
+
+@app.command()
+def logs(
+    component: Annotated[str | None, typer.Argument(help="Such as kube-apiserver or node-worker-1.")] = None,
+    name: Annotated[str, typer.Option("--cluster", "-c", help="The cluster's name.")] = "lab",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    tail: Annotated[int, typer.Option(help="So many lines from the end.")] = 40,
+) -> None:
+    """Show a component's log, or the end of all."""
+    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.show import show_logs
+
+    show_logs(EmbeddedCluster.open(name).directory, component, follow=follow, tail=tail)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what this machine has, what is missing, and what to do about it."""
+    from labkit.cluster.show import findings_table
+    from labkit.doctor import examine
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in findings]))
+    else:
+        findings_table(findings)
+    raise typer.Exit(1 if any(each.status == "missing" for each in findings) else 0)
+
+
+@app.command()
+def kubeconfig(
+    name: Name = "lab",
+    path: Annotated[
+        bool, typer.Option("--path", help="Print the file's path instead of its content.")
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add it to your kubeconfig, as context labkit-NAME.")
+    ] = False,
+) -> None:
+    """Print the kubeconfig of a cluster, or merge it into your own."""
+    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.show import merge_kubeconfig
+
+    file = EmbeddedCluster.open(name).kubeconfig
+    if merge:
+        typer.echo(merge_kubeconfig(name, file))
+    else:
+        typer.echo(file if path else file.read_text(), nl=path)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def shell(
+    name: Name = "lab",
+    command: Annotated[str | None, typer.Option("-c", help="Run this command instead of a shell.")] = None,
+) -> None:
+    """Open a shell that sees the cluster as a pod does: its DNS, Services and pod addresses."""
+    from labkit.cluster.embedded import EmbeddedCluster
+
+    argv, env = EmbeddedCluster.open(name).shell(command)
+    os.execve(argv[0], argv, env)
+
+
+@app.command()
+def build(
+    pack: Annotated[Path | None, typer.Option(help="Also write the archive for a release URL there.")] = None,
+) -> None:
+    """Get the embedded cluster's programs: from the cache, a release, or a build by Go."""
+    from labkit import acquire
+    from labkit.cluster.phases import phase, shown
+
+    with shown() as listener, phase("binaries", listener, "looking in the cache") as step:
+        found = acquire.binaries(step.tell, lambda text: typer.echo(text, err=True))
+        step.tell(found.origin)
+    if pack:
+        typer.echo(acquire.pack(found, pack))
+
+
+_FORWARD = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command(add_help_option=False, context_settings=_FORWARD)
+def run(ctx: typer.Context) -> None:
+    """Execute labs headless and write a report."""
+    from labkit.labs_cli import run as command
+
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command()(command)
+    single(ctx.args, prog_name="labkit run")
+
+
+@app.command(add_help_option=False, context_settings=_FORWARD)
+def image(ctx: typer.Context) -> None:
+    """Images of the embedded cluster, built from Dockerfiles without Docker."""
+    from labkit.image_cli import app as commands
+
+    commands(ctx.args, prog_name="labkit image")
+
+
+def _numbers(pairs: list[str]) -> dict[str, int]:
+    options = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not value.isdigit():
+            raise ConfigError(f"--option {pair!r} is not NAME=NUMBER.")
+        options[name] = int(value)
+    return options
+
+
+def main() -> None:
+    """Run the command; a labkit error is a message and exit code 1 (2 for a wrong argument)."""
+    try:
+        app()
+    except LabkitError as err:
+        typer.echo(f"labkit: {err}", err=True)
+        sys.exit(2 if isinstance(err, ConfigError) else 1)
+    except KeyboardInterrupt:
+        typer.echo("labkit: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

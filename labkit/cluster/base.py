@@ -1,0 +1,288 @@
+"""Cluster: what notebooks hold, whichever provider made it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from labkit.errors import ClusterError, ConfigError, KubeError
+from labkit.kube import Kube, NotFound, dig, quantity
+from labkit.tools import kubectl
+
+if TYPE_CHECKING:
+    from labkit.cluster.join import Join
+    from labkit.images import Image
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node as the API server knows it.
+
+    Attributes:
+        ready: status of its Ready condition: "True", "False", or "Unknown" when it stopped reporting.
+        address: its InternalIP.
+        cpus, memory_bytes: what pods may use of it (allocatable).
+        taints: as `kubectl taint` writes them, key=value:effect.
+    """
+
+    name: str
+    ready: str
+    address: str
+    kubelet_version: str
+    cpus: float
+    memory_bytes: int
+    schedulable: bool
+    pod_cidr: str = ""
+    taints: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComponentStatus:
+    """A process of the cluster that is kept running.
+
+    Attributes:
+        state: running, backoff (it ended and will be started again), stopped (on purpose) or failed.
+        pid: 0 when it does not run.
+        restarts: how often it was started again since the cluster was brought up.
+        uptime_s: since its last start.
+        memory_bytes: proportional set size; of a node with all its pods.
+        last_exit: how it ended the last time, "" when it never did.
+    """
+
+    name: str
+    state: str
+    pid: int = 0
+    restarts: int = 0
+    uptime_s: float = 0.0
+    memory_bytes: int = 0
+    last_exit: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """A cluster at one moment.
+
+    Attributes:
+        state: running, degraded (something does not run or is not Ready) or stopped.
+        urls: where its parts answer, from this machine.
+    """
+
+    name: str
+    provider: str
+    state: str
+    version: str
+    directory: Path | None = None
+    uptime_s: float = 0.0
+    components: tuple[ComponentStatus, ...] = ()
+    nodes: tuple[NodeInfo, ...] = ()
+    urls: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of all components, nodes and pods."""
+        return sum(component.memory_bytes for component in self.components)
+
+
+class Cluster(ABC):
+    """A cluster that runs. Make one with `labkit.up()`.
+
+    As a context manager it is torn down at the end of the block.
+
+    Attributes:
+        name: the cluster's name.
+        provider: which provider made it.
+    """
+
+    provider: str = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name!r} ({self.provider})>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    @property
+    @abstractmethod
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+
+    @abstractmethod
+    def status(self) -> ClusterStatus:
+        """Components, nodes, memory and addresses at this moment."""
+
+    @abstractmethod
+    def down(self) -> None:
+        """Stop the cluster and remove everything that belongs to it."""
+
+    @abstractmethod
+    def build_image(self, path: str | Path, tag: str) -> Image:
+        """Build an image from the Dockerfile in a directory, so that pods can use it as `tag`."""
+
+    @cached_property
+    def kube(self) -> Kube:
+        """The API, on the official client."""
+        return Kube(self.kubeconfig, kubectl=kubectl())
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
+        """Run kubectl against this cluster.
+
+        Args:
+            input: text for its standard input, e.g. with "apply", "-f", "-".
+            check: whether a failure raises.
+
+        Returns:
+            Its standard output.
+
+        Raises:
+            KubeError: it failed; the message is what it said.
+        """
+        argv = [str(kubectl()), "--kubeconfig", str(self.kubeconfig), *args]
+        done = subprocess.run(
+            argv, input=input, stdin=None if input is not None else subprocess.DEVNULL,
+            capture_output=True, text=True, env={**os.environ, **self._kubectl_env()}, check=False,
+        )  # fmt: skip
+        if check and done.returncode:
+            said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+            raise KubeError(f"kubectl {' '.join(args)}: {said}")
+        return done.stdout
+
+    def _kubectl_env(self) -> dict[str, str]:
+        return {}
+
+    def nodes(self) -> list[NodeInfo]:
+        """The nodes, by name."""
+        return self._node_infos(self.kube)
+
+    def _node_infos(self, kube: Kube) -> list[NodeInfo]:
+        found = [_node_info(node) for node in kube.request("GET", "/api/v1/nodes")["items"]]
+        return sorted(found, key=lambda node: _natural(node.name))
+
+    def url(self, service: str, namespace: str = "default", port: int | str | None = None) -> str:
+        """The URL at which this process reaches a Service.
+
+        Args:
+            port: number or name of one of its ports; its first one by default.
+
+        Raises:
+            ClusterError: there is no such Service or port, or it has no address of its own.
+        """
+        try:
+            obj = self.kube.get("Service", service, namespace=namespace)
+        except NotFound as err:
+            names = ", ".join(s["metadata"]["name"] for s in self.kube.list("Service", namespace=namespace))
+            raise ClusterError(
+                f"There is no Service {service!r} in namespace {namespace!r}.",
+                f"Services there: {names or 'none'}.",
+            ) from err
+        ports = dig(obj, "spec.ports", [])
+        chosen = [p for p in ports if port in (None, p["port"], p.get("name"))][:1]
+        if not chosen:
+            offered = ", ".join(f"{p['port']} {p.get('name', '')}".strip() for p in ports)
+            raise ClusterError(f"Service {service!r} has no port {port!r}.", f"It has: {offered or 'none'}.")
+        scheme = "https" if chosen[0]["port"] == 443 or chosen[0].get("name") == "https" else "http"
+        host, number = self._reach(obj, int(chosen[0]["port"]))
+        return f"{scheme}://{host}:{number}"
+
+    @abstractmethod
+    def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
+        """Host and port at which this process reaches a Service's port."""
+
+    @abstractmethod
+    def add_worker(
+        self,
+        name: str | None = None,
+        *,
+        cpus: int | None = None,
+        memory: str | None = None,
+        labels: dict[str, str] | None = None,
+        taints: list[str] | None = None,
+        approve: bool = True,
+        limit_s: float = 120.0,
+    ) -> Join:
+        """Add a worker; iterate over what is returned to follow the join, step by step.
+
+        Args:
+            name: worker-N with the next number by default.
+            cpus, memory: its size, as the cluster's other workers by default.
+            labels, taints: at registration; taints as key=value:Effect.
+            approve: False for a certificate request that waits for `kubectl certificate approve`.
+            limit_s: the join fails when it takes longer.
+        """
+
+    @abstractmethod
+    def remove_worker(self, name: str, *, drain: bool = False) -> None:
+        """Remove a worker: its pods, its processes, its files and its Node object."""
+
+    @abstractmethod
+    def stop_kubelet(self, name: str) -> None:
+        """Stop a node's kubelet. Its pods run on."""
+
+    @abstractmethod
+    def start_kubelet(self, name: str) -> None:
+        """Start a node's kubelet again; it takes over the pods it finds."""
+
+    @abstractmethod
+    def freeze(self, name: str) -> None:
+        """Stop a node with everything on it in the midst of what it does, as a hung machine."""
+
+    @abstractmethod
+    def thaw(self, name: str) -> None:
+        """Let a frozen node go on."""
+
+    @abstractmethod
+    def lose(self, name: str) -> None:
+        """Lose a node at once, as by a power cut: kubelet and pods are gone."""
+
+    @abstractmethod
+    def restore(self, name: str) -> None:
+        """Start a lost node again; its disk is as it was, its processes are gone."""
+
+
+def _node_info(node: dict[str, Any]) -> NodeInfo:
+    conditions = {c["type"]: c["status"] for c in dig(node, "status.conditions", [])}
+    addresses = {a["type"]: a["address"] for a in dig(node, "status.addresses", [])}
+    taints = [
+        f"{t['key']}{'=' + t['value'] if t.get('value') else ''}:{t['effect']}"
+        for t in dig(node, "spec.taints", [])
+    ]
+    return NodeInfo(
+        name=node["metadata"]["name"],
+        ready=conditions.get("Ready", "Unknown"),
+        address=addresses.get("InternalIP", ""),
+        kubelet_version=dig(node, "status.nodeInfo.kubeletVersion", ""),
+        cpus=quantity(dig(node, "status.allocatable.cpu", "0")),
+        memory_bytes=int(quantity(dig(node, "status.allocatable.memory", "0"))),
+        schedulable=not dig(node, "spec.unschedulable", False),
+        pod_cidr=dig(node, "spec.podCIDR", ""),
+        taints=tuple(taints),
+        labels=dict(dig(node, "metadata.labels", {})),
+    )
+
+
+def _natural(name: str) -> tuple[str, int]:
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
+def check_options(given: dict[str, Any], known: Sequence[str]) -> None:
+    """Refuse options that a provider does not know.
+
+    Raises:
+        ConfigError: names the unknown one and those there are.
+    """
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"There is no option {name!r}.", f"Options: {', '.join(sorted(known))}.")

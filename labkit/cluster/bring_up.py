@@ -1,0 +1,279 @@
+"""`labkit up`: create an embedded cluster, or bring one back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from labkit.acquire import Binaries, binaries
+from labkit.cluster import components, kubelet
+from labkit.cluster.addresses import Slot
+from labkit.cluster.credentials import write_bootstrap, write_credentials
+from labkit.cluster.join import Join, Token
+from labkit.cluster.objects import apply_all, cluster_objects
+from labkit.cluster.phases import Listener, Step, phase
+from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
+from labkit.cluster.state import Directory, Node, Options, State, check_options, write
+from labkit.cluster.supervisor import Supervisor
+from labkit.cluster.tear_down import end_processes, tear_down
+from labkit.cluster.waiting import log_tail, wait_for
+from labkit.errors import ConfigError
+from labkit.images import default_root
+from labkit.kube import Kube, dig
+
+FIRST = ("etcd", "kube-apiserver")
+_READY_S = 90.0
+
+
+def bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -> None:
+    """Create the cluster, or start what is missing of it.
+
+    Args:
+        given: options that were asked for; a resumed cluster must have been made with the same ones.
+
+    Raises:
+        ConfigError: an option is wrong, or another one than the cluster was made with.
+        MachineError, AcquireError, ClusterError, WaitTimeout: it cannot start; nothing is left running.
+    """
+    with ExitStack() as held:
+        with phase("preflight", listener, "looking what is there") as step:
+            held.enter_context(directory.locked(step.tell))
+            state = directory.load()
+            _check_same(directory, state, given)
+            wanted = check_options(state.options if state else replace(Options(), **given))
+            half_made = directory.exists and not (state and state.ready)
+            if half_made:
+                step.tell("removing what an interrupted `up` left")
+                tear_down(directory)
+            step.tell(f"cluster {directory.name}: {'resume' if state and state.ready else 'create'}")
+        found = _binaries(listener)
+        with phase("kernel", listener, "trying what pods need") as step:
+            own = (
+                "pods have mounts of their own"
+                if check_kernel(found).get("user_namespaces")
+                else "no own mounts"
+            )
+            step.tell(f"socket filter works, {own}")
+        if state and state.ready:
+            Resume(directory, state, found, listener).run()
+        else:
+            create(directory, wanted, found, listener)
+
+
+def create(directory: Directory, options: Options, found: Binaries, listener: Listener) -> None:
+    """Make a new cluster; when that fails or is interrupted, none of its processes is left."""
+    directory.create()
+    try:
+        Create(directory, options, found, listener).run()
+    except KeyboardInterrupt:
+        tear_down(directory)
+        raise
+    except BaseException:
+        end_processes(directory)  # the logs stay, for whoever looks for the reason
+        raise
+
+
+class _Start:
+    """What creating and resuming have in common."""
+
+    def __init__(self, directory: Directory, state: State, found: Binaries, listener: Listener) -> None:
+        self.directory, self.state, self.binaries, self.listener = directory, state, found, listener
+        self.supervisor = Supervisor(directory)
+        self._kube: Kube | None = None
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.state.slot)
+
+    @property
+    def kube(self) -> Kube:
+        """The API as super-admin, who needs no RBAC object."""
+        if self._kube is None:
+            self._kube = Kube(self.directory / "conf/super-admin.kubeconfig", patience_s=5)
+        return self._kube
+
+    def control_plane(self) -> None:
+        """Start everything but the nodes, and wait until the API server is ready."""
+        made = components.control_plane(self.directory, self.slot, self.state.options, self.binaries.kube)
+        requests = [component.request(self.directory) for component in made]
+        with phase("control-plane", self.listener, "etcd and API server start") as step:
+            self.supervisor.apply([r for r in requests if r["name"] in FIRST])
+            api_ready(self.kube, self.supervisor, self.directory)
+            self.supervisor.apply(requests)
+            step.tell("etcd, API server, controller manager, scheduler, Service proxy")
+
+    def addons(self) -> None:
+        """Wait until cluster DNS and metrics-server listen, and pods can be created."""
+        with phase("addons", self.listener, "cluster DNS and metrics-server") as step:
+            wait_for(
+                lambda: _listens(str(self.slot.dns), 10053), 30, "cluster DNS answers", self._why("coredns")
+            )
+            account = "/api/v1/namespaces/default/serviceaccounts/default"
+            there = partial(self.kube.request, "GET", account)
+            why = self._why("kube-controller-manager")
+            wait_for(there, 30, "the default service account exists", why)
+            step.tell(f"cluster DNS on {self.slot.dns}, metrics-server")
+
+    def _why(self, name: str) -> Callable[[], str]:
+        return lambda: log_tail(self.directory, name)
+
+    def join(self, name: str, step: Step) -> None:
+        """Let a worker join, with a new token."""
+        joining = start_join(self.kube, self.directory, self.state, name, self.binaries)
+        for seen in joining:
+            step.tell(seen.name)
+        step.tell(f"Ready, {self.state.nodes[name].cpus} CPUs, {self.state.nodes[name].memory}")
+
+    @contextmanager
+    def joins(self, names: list[str]) -> Iterator[None]:
+        """Let workers join while the block runs; both are complete at the end."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def one(name: str) -> None:
+            with phase(f"join {name}", self.listener, "starting") as step:
+                self.join(name, step)
+
+        with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
+            joins = [pool.submit(one, name) for name in names]
+            yield
+            for each in joins:
+                each.result()
+
+
+class Create(_Start):
+    """A cluster that did not exist."""
+
+    def __init__(self, directory: Directory, options: Options, found: Binaries, listener: Listener) -> None:
+        nodes = {
+            f"worker-{number}": Node(number, options.cpus, options.memory)
+            for number in range(1, options.workers + 1)
+        }
+        super().__init__(
+            directory, State(directory.name, 0, options, time.time(), nodes=nodes), found, listener
+        )
+
+    def run(self) -> None:
+        """All phases."""
+        with phase("certs", self.listener, "making certificates") as step:
+            slot = claim_slot(self.supervisor, self.binaries.shim)
+            self.state.slot = slot.number
+            self.directory.save(self.state)
+            count = write_credentials(self.directory, slot)
+            write(self.directory / "Corefile", components.corefile(self.directory, slot))
+            step.tell(f"3 authorities, {count - 3} certificates, slot {slot.number}")
+        self.control_plane()
+        with phase("objects", self.listener, "roles, Services, storage class") as step:
+            applied = apply_all(self.kube, cluster_objects(self.directory, slot))
+            step.tell(f"{applied} objects: roles, Services, storage class")
+        with self.joins(list(self.state.nodes)):
+            self.addons()
+        self.state.ready = True
+        self.directory.save(self.state)
+
+
+class Resume(_Start):
+    """A cluster that was complete once."""
+
+    def run(self) -> None:
+        """Start what does not run; data, certificates and nodes are as they were."""
+        with phase("resume", self.listener, "looking what runs") as step:
+            running = self.supervisor.running
+            if not running:
+                reclaim_slot(self.supervisor, self.binaries.shim, self.slot, self.directory)
+            step.tell("it runs already" if running else f"supervisor started, slot {self.state.slot}")
+        self.control_plane()
+        joined = {n for n in self.state.nodes if (self.directory.node(n) / "kubelet.kubeconfig").exists()}
+        back = [n for n in sorted(joined) if not self.state.nodes[n].lost]
+        self.supervisor.apply([self._node(name) for name in back])
+        with self.joins(sorted(set(self.state.nodes) - joined)):
+            self.addons()
+            with phase("nodes", self.listener, f"{len(back)} workers come back") as step:
+                for name in back:
+                    ready = partial(node_ready, self.kube, name)
+                    wait_for(ready, _READY_S, f"{name} is Ready", self._why(f"node-{name}"))
+                step.tell(f"{len(back)} workers Ready")
+
+    def _node(self, name: str) -> dict[str, Any]:
+        node = self.state.nodes[name]
+        images = default_root()
+        made = kubelet.component(self.directory, self.slot, name, node, self.binaries, images)
+        return made.request(self.directory)
+
+
+def start_join(
+    kube: Kube, directory: Directory, state: State, name: str, found: Binaries, *, approve: bool = True,
+    limit_s: float = _READY_S,
+) -> Join:  # fmt: skip
+    """Start a worker's kubelet with a new bootstrap token, and follow its join."""
+    slot, node = Slot(state.slot), state.nodes[name]
+
+    def start(token: Token) -> str:
+        kubelet.write_configuration(directory, slot, name, node)
+        write_bootstrap(directory, slot, name, str(token))
+        made = kubelet.component(directory, slot, name, node, found, default_root())
+        Supervisor(directory).apply([made.request(directory)])
+        return f"{name} with token {token.id}.…, address {slot.machine(node.machine).address}"
+
+    return Join(kube, name, start, approve=approve, limit_s=limit_s)
+
+
+def api_ready(kube: Kube, supervisor: Supervisor, directory: Directory, limit_s: float = _READY_S) -> None:
+    """Wait until the API server says that it is ready.
+
+    Raises:
+        WaitTimeout: with the last lines of the log of the component that fails.
+    """
+
+    def reason() -> str:
+        failing = [
+            p.name for p in supervisor.status()[1] if p.name in FIRST and (p.restarts or p.state != "running")
+        ]
+        return log_tail(directory, failing[0] if failing else "kube-apiserver")
+
+    def gone() -> bool:
+        return any(p.name in FIRST and p.restarts > 3 for p in supervisor.status()[1])
+
+    def ready() -> bool:
+        return bool(kube.request("GET", "/readyz") == "ok")
+
+    wait_for(ready, limit_s, "the API server is ready", reason, hopeless=gone)
+
+
+def node_ready(kube: Kube, name: str) -> bool:
+    """Whether a node is Ready and reports."""
+    node = kube.request("GET", f"/api/v1/nodes/{name}")
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in dig(node, "status.conditions", []))
+
+
+def _check_same(directory: Directory, state: State | None, given: dict[str, Any]) -> None:
+    if state is None or not state.ready:
+        return
+    made = asdict(state.options)
+    other = [f"{name}={made[name]}, not {value}" for name, value in given.items() if made[name] != value]
+    if other:
+        raise ConfigError(
+            f"Cluster {directory.name!r} exists and was made with {', '.join(other)}.",
+            f"Leave the options out to resume it, or `labkit down {directory.name}` first. "
+            "Workers are added with cluster.add_worker().",
+        )
+
+
+def _binaries(listener: Listener) -> Binaries:
+    with phase("binaries", listener, "looking in the cache") as step:
+        found = binaries(step.tell, lambda text: step.tell(text))
+        step.tell(found.origin)
+        return found
+
+
+def _listens(address: str, port: int) -> bool:
+    import socket
+
+    try:
+        with socket.create_connection((address, port), 1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,283 @@
+"""The embedded provider: upstream components as processes of the user, with pods as processes too."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from labkit.acquire import Binaries, cached
+from labkit.cluster import bring_up, kubelet
+from labkit.cluster.addresses import MACHINES, Slot, served_port
+from labkit.cluster.base import Cluster, ClusterStatus, ComponentStatus, NodeInfo, check_options
+from labkit.cluster.credentials import server_url
+from labkit.cluster.join import Join
+from labkit.cluster.phases import Listener, silent
+from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
+from labkit.cluster.state import Directory, Node, Options, State, check_name, cluster_names
+from labkit.cluster.supervisor import NotRunning, Process, Supervisor
+from labkit.cluster.tear_down import tear_down
+from labkit.errors import AcquireError, ClusterError, KubeError
+from labkit.images import default_root
+from labkit.kube import Kube
+from labkit.tools import kubectl
+from labkit.versions import versions
+
+if TYPE_CHECKING:
+    from labkit.images import Image
+
+_STATUS_S = 2.0
+
+
+class EmbeddedCluster(Cluster):
+    """A cluster of this machine's processes.
+
+    Options of `up` are the fields of `labkit.cluster.state.Options`.
+    """
+
+    provider = "embedded"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.directory = Directory(name)
+        self._supervisor = Supervisor(self.directory)
+
+    @classmethod
+    def up(cls, name: str, listener: Listener = silent, **options: Any) -> Self:
+        """Create the cluster, or start what is missing of it; complete when it returns."""
+        check_options(options, [field.name for field in fields(Options)])
+        cluster = cls(name)
+        bring_up.bring_up(cluster.directory, listener, options)
+        return cluster
+
+    @classmethod
+    def open(cls, name: str) -> Self:
+        """A cluster that exists, running or not.
+
+        Raises:
+            ClusterError: there is none.
+        """
+        cluster = cls(name)
+        if not cluster.directory.exists:
+            names = ", ".join(cluster_names()) or "none"
+            raise ClusterError(
+                f"There is no cluster {name!r}.", f"Clusters: {names}. `labkit up {name}` makes it."
+            )
+        return cluster
+
+    @property
+    def kubeconfig(self) -> Path:
+        """admin.kubeconfig in the cluster's directory."""
+        return self.directory.kubeconfig
+
+    def down(self) -> None:
+        """End all processes of the cluster and remove its directory."""
+        with self.directory.locked(lambda _: None):
+            tear_down(self.directory)
+        self.__dict__.pop("kube", None)
+
+    def build_image(self, path: str | Path, tag: str) -> Image:
+        """Build a bundle from a Dockerfile; see `labkit image build`."""
+        from labkit.images import build
+
+        return build(path, tag)
+
+    def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
+        """Program and environment of a shell that sees the cluster as a pod does.
+
+        Raises:
+            NotRunning: the cluster does not run.
+        """
+        slot, _ = self._supervisor.status()
+        program = os.environ.get("SHELL") or "/bin/sh"
+        argv = [str(self._binaries().shim), "run", "--slot", str(slot), "--", program]
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "PATH": f"{kubectl().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "LABKIT_CLUSTER": self.name,
+        }
+        return ([*argv, "-c", command] if command is not None else argv), env
+
+    def status(self) -> ClusterStatus:
+        """Read from the supervisor, the API and /proc."""
+        state = self._state()
+        try:
+            _, processes = self._supervisor.status()
+        except NotRunning:
+            processes = []
+        nodes = self._nodes_now() if processes else []
+        components = tuple(self._component(process) for process in processes)
+        slot = Slot(state.slot)
+        healthy = all(p.state == "running" for p in processes) and all(n.ready == "True" for n in nodes)
+        running = "running" if healthy and len(nodes) == len(state.nodes) else "degraded"
+        return ClusterStatus(
+            name=self.name, provider=self.provider, state=running if processes else "stopped",
+            version=versions().kubernetes, directory=self.directory.path, components=components,
+            uptime_s=max((c.uptime_s for c in components), default=0.0), nodes=tuple(nodes),
+            urls={"api": server_url(slot), "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"},
+        )  # fmt: skip
+
+    def _nodes_now(self) -> list[NodeInfo]:
+        try:
+            hasty = Kube(self.kubeconfig, patience_s=_STATUS_S)
+            return self._node_infos(hasty)
+        except KubeError:
+            return []
+
+    def _component(self, process: Process) -> ComponentStatus:
+        pids = {process.pid} - {0}
+        if node := kubelet.node_of(process.name):
+            pids |= node_pids(self.directory, node)
+        uptime = max(0.0, time.time() - process.started_at) if process.pid else 0.0
+        return ComponentStatus(
+            name=process.name, state=process.state, pid=process.pid, restarts=process.restarts,
+            uptime_s=uptime, memory_bytes=memory_bytes(pids), last_exit=process.last_exit,
+        )  # fmt: skip
+
+    def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
+        address = service["spec"].get("clusterIP", "")
+        if address in ("", "None"):
+            name = service["metadata"]["name"]
+            raise ClusterError(
+                f"Service {name!r} has no address of its own.", "Headless Services have only DNS names."
+            )
+        return address, served_port(address, port)
+
+    def add_worker(
+        self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
+        labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
+        limit_s: float = 120.0,
+    ) -> Join:  # fmt: skip
+        """See Cluster.add_worker."""
+        with self.directory.change() as state:
+            machine = _free_machine(state)
+            chosen = check_name(name or f"worker-{machine}")
+            if chosen in state.nodes:
+                raise ClusterError(
+                    f"There is a node {chosen!r} already.", f"Nodes: {', '.join(state.nodes)}."
+                )
+            options = state.options
+            node = Node(machine, cpus or options.cpus, memory or options.memory, labels or {}, taints or [])
+            kubelet.configuration(self.directory, Slot(state.slot), chosen, node)  # refuses what cannot be
+            state.nodes[chosen] = node
+        return bring_up.start_join(
+            self.kube, self.directory, state, chosen, self._binaries(), approve=approve, limit_s=limit_s
+        )
+
+    def remove_worker(self, name: str, *, drain: bool = False) -> None:
+        """Remove a worker: its pods, its processes, its files and its Node object.
+
+        Args:
+            drain: first move its pods elsewhere, as `kubectl drain` does; else they are lost.
+        """
+        self._node(name)
+        if drain:
+            moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+            self.kubectl("drain", name, *moved)
+        component = f"node-{name}"
+        self._forgiving(lambda: self._supervisor.stop(component, "KILL", 5))
+        self._kill_pods(name)
+        self._forgiving(lambda: self._supervisor.remove(component))
+        for pod in self.kube.list("Pod", everywhere=True, fields=f"spec.nodeName={name}"):
+            meta = pod["metadata"]
+            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+            delete = partial(self.kube.request, "DELETE", path, query={"gracePeriodSeconds": 0})
+            self._forgiving(delete)
+        self._forgiving(lambda: self.kube.request("DELETE", f"/api/v1/nodes/{name}"))
+        with self.directory.change() as state:
+            state.nodes.pop(name, None)
+        shutil.rmtree(self.directory.node(name), ignore_errors=True)
+
+    def stop_kubelet(self, name: str) -> None:
+        """Stop a node's kubelet by SIGTERM. Its pods run on."""
+        self._node(name)
+        self._supervisor.stop(f"node-{name}", "TERM", 5)
+
+    def start_kubelet(self, name: str) -> None:
+        """Start a node's kubelet again; it takes over the pods it finds."""
+        state, node = self._node(name)
+        made = kubelet.component(
+            self.directory, Slot(state.slot), name, node, self._binaries(), default_root()
+        )
+        self._supervisor.apply([made.request(self.directory)])
+
+    def freeze(self, name: str) -> None:
+        """Stop a node with everything on it (SIGSTOP), as a hung machine."""
+        self._node(name)
+        self._supervisor.signal(f"node-{name}", "STOP")
+        stop_all(lambda: node_pids(self.directory, name))
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen node go on."""
+        self._node(name)
+        continue_all(lambda: node_pids(self.directory, name))
+        self._supervisor.signal(f"node-{name}", "CONT")
+
+    def lose(self, name: str) -> None:
+        """Kill a node's kubelet and everything on it, as a power cut does; `labkit up` leaves it so."""
+        self._node(name)
+        with self.directory.change() as state:
+            state.nodes[name].lost = True
+        self._supervisor.stop(f"node-{name}", "KILL", 5)
+        self._kill_pods(name)
+
+    def restore(self, name: str) -> None:
+        """Start a lost node again; its disk is as it was, its processes are gone."""
+        self._node(name)
+        with self.directory.change() as state:
+            state.nodes[name].lost = False
+        self.start_kubelet(name)
+
+    def _state(self) -> State:
+        state = self.directory.load()
+        if state is None:
+            raise ClusterError(
+                f"Cluster {self.name!r} was not completely created.",
+                f"`labkit up {self.name}` does it again, `labkit down {self.name}` removes it.",
+            )
+        return state
+
+    def _node(self, name: str) -> tuple[State, Node]:
+        state = self._state()
+        if name not in state.nodes:
+            raise ClusterError(f"There is no node {name!r}.", f"Nodes: {', '.join(state.nodes) or 'none'}.")
+        return state, state.nodes[name]
+
+    def _kill_pods(self, name: str) -> None:
+        left = kill_all(lambda: node_pids(self.directory, name))
+        if left:
+            raise ClusterError(f"Processes {sorted(left)} on {name} do not end, not even by SIGKILL.")
+
+    def _binaries(self) -> Binaries:
+        """Those of this version of labkit, without building."""
+        found = cached()
+        if found is None:
+            raise AcquireError(
+                "The cluster's programs are not in the cache any more.", f"labkit up {self.name}"
+            )
+        return found
+
+    def _forgiving(self, act: Callable[[], object]) -> None:
+        """What is gone already need not be removed."""
+        try:
+            act()
+        except (NotRunning, KubeError):
+            return
+        except ClusterError as err:
+            if "no component" not in err.message:
+                raise
+
+
+def _free_machine(state: State) -> int:
+    """The lowest machine number that no worker has."""
+    used = {node.machine for node in state.nodes.values()}
+    free = next((number for number in range(1, MACHINES + 1) if number not in used), None)
+    if free is None:
+        raise ClusterError(f"The cluster has {MACHINES} workers, as many as there is room for.")
+    return free

@@ -1,0 +1,232 @@
+"""How a worker joins: token, certificate request, approval, certificate, Node, Ready; each step observed."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import string
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from labkit.cluster.objects import JOIN_GROUP, MANUAL_GROUP, path_of
+from labkit.errors import ClusterError, LabkitError, WaitTimeout
+from labkit.kube import Kube, Watch, dig
+
+CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
+TOKEN_MINUTES = 15
+STEPS = (
+    "token created",
+    "kubelet started",
+    "CSR pending",
+    "CSR approved",
+    "certificate issued",
+    "node registered",
+    "node Ready",
+)
+_REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+
+
+@dataclass(frozen=True)
+class JoinStep:
+    """One step of a join.
+
+    Attributes:
+        name: one of STEPS.
+        text: what was seen, for people.
+        t_seconds: since the join began.
+        object: the API object as it was then, None for steps outside of the API.
+    """
+
+    name: str
+    text: str
+    t_seconds: float
+    object: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.t_seconds:6.2f} s  {self.name}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A bootstrap token: `id` is public, `secret` is not."""
+
+    id: str
+    secret: str
+
+    def __str__(self) -> str:
+        return f"{self.id}.{self.secret}"
+
+    @classmethod
+    def random(cls) -> Token:
+        """A new one."""
+        letters = string.ascii_lowercase + string.digits
+        make = [secrets.choice(letters) for _ in range(22)]
+        return cls("".join(make[:6]), "".join(make[6:]))
+
+    def manifest(self, node: str, *, approve: bool) -> dict[str, Any]:
+        """The Secret that makes it valid, for a quarter of an hour.
+
+        Args:
+            approve: False for one whose certificate request waits for a person.
+        """
+        until = datetime.now(UTC) + timedelta(minutes=TOKEN_MINUTES)
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": f"bootstrap-token-{self.id}", "namespace": "kube-system"},
+            "type": "bootstrap.kubernetes.io/token",
+            "stringData": {
+                "description": f"for {node} to join",
+                "token-id": self.id,
+                "token-secret": self.secret,
+                "expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "usage-bootstrap-authentication": "true",
+                "usage-bootstrap-signing": "true",
+                "auth-extra-groups": JOIN_GROUP if approve else MANUAL_GROUP,
+            },
+        }
+
+
+class Join:
+    """A join under way: iterate over its steps as they are seen, or `wait` for the end.
+
+    The join goes on whether anybody looks or not; times are those at which the steps were seen.
+
+    Args:
+        start: starts the kubelet with a token, and says with what.
+        approve: whether the controller manager approves; if not, the join waits for a person.
+        limit_s: the join fails when it is not complete by then.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        node: str,
+        start: Callable[[Token], str],
+        *,
+        approve: bool = True,
+        limit_s: float = 60.0,
+    ) -> None:
+        self.node, self.approve = node, approve
+        self._kube, self._start = kube, start
+        self._begin = time.monotonic()
+        self._deadline = self._begin + limit_s
+        self._limit_s = limit_s
+        self._seen: list[JoinStep] = []
+        self._queue: queue.Queue[JoinStep | BaseException | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name=f"join-{node}", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[JoinStep]:
+        return self
+
+    def __next__(self) -> JoinStep:
+        item = self._queue.get()
+        if isinstance(item, JoinStep):
+            return item
+        self._queue.put(item)  # the end stays the end
+        if isinstance(item, BaseException):
+            raise item
+        raise StopIteration
+
+    def wait(self) -> list[JoinStep]:
+        """All steps, when the node is Ready.
+
+        Raises:
+            WaitTimeout: it is not within the limit; the hint says which step is missing.
+        """
+        for _ in self:
+            pass
+        return list(self._seen)
+
+    def _run(self) -> None:
+        try:
+            self._join()
+        except LabkitError as err:
+            self._queue.put(err)
+        except Exception as err:  # of this module's own making: tell whoever waits
+            self._queue.put(ClusterError(f"The join of {self.node} failed: {type(err).__name__}: {err}"))
+        else:
+            self._queue.put(None)
+
+    def _step(self, name: str, text: str, obj: dict[str, Any] | None = None) -> None:
+        step = JoinStep(name, text, round(time.monotonic() - self._begin, 3), obj)
+        self._seen.append(step)
+        self._queue.put(step)
+
+    def _join(self) -> None:
+        token = Token.random()
+        secret = token.manifest(self.node, approve=self.approve)
+        path, _, name = path_of(secret).rpartition("/")
+        self._kube.request("POST", path, body=secret)
+        shown = {**secret, "stringData": {**secret["stringData"], "token-secret": "(hidden)"}}
+        self._step("token created", f"Secret {name}, valid for {TOKEN_MINUTES} minutes", shown)
+        self._step("kubelet started", self._start(token))
+        self._follow_request(f"system:bootstrap:{token.id}")
+        self._follow_node()
+
+    def _follow_request(self, user: str) -> None:
+        selector = f"spec.signerName={CLIENT_SIGNER}"
+        for request in self._watch(_REQUESTS, selector):
+            if dig(request, "spec.username") != user:
+                continue
+            name = request["metadata"]["name"]
+            conditions = {c["type"]: c for c in dig(request, "status.conditions", [])}
+            if self._next == "CSR pending":
+                self._step("CSR pending", f"{name}, asked for by {user}", request)
+            if "Denied" in conditions or "Failed" in conditions:
+                wrong = conditions.get("Denied") or conditions["Failed"]
+                how, why = wrong["type"].lower(), wrong.get("message", "")
+                raise ClusterError(f"The certificate request {name} of {self.node} was {how}: {why}")
+            if self._next == "CSR approved" and "Approved" in conditions:
+                self._step("CSR approved", _who_approved(conditions["Approved"]), request)
+            if self._next == "certificate issued" and dig(request, "status.certificate"):
+                self._step("certificate issued", f"for system:node:{self.node}", request)
+                return
+
+    def _follow_node(self) -> None:
+        for node in self._watch("/api/v1/nodes", f"metadata.name={self.node}"):
+            if self._next == "node registered":
+                version = dig(node, "status.nodeInfo.kubeletVersion", "")
+                self._step("node registered", f"{self.node} {version}".strip(), node)
+            ready = [c for c in dig(node, "status.conditions", []) if c["type"] == "Ready"]
+            if ready and ready[0]["status"] == "True":
+                self._step("node Ready", ready[0].get("message", ""), node)
+                return
+
+    def _watch(self, path: str, fields: str) -> Iterator[dict[str, Any]]:
+        left = max(0.1, self._deadline - time.monotonic())
+        with Watch(self._kube.connection, path, {"fieldSelector": fields}, left, None) as watch:
+            for event in watch:
+                if event.type != "DELETED":
+                    yield event.object
+        raise WaitTimeout(
+            f"{self.node} has not joined within {self._limit_s:.0f} s: it waits for {self._next!r}.",
+            self._hint(),
+        )
+
+    @property
+    def _next(self) -> str:
+        """The step that was not seen yet."""
+        return STEPS[min(len(self._seen), len(STEPS) - 1)]
+
+    def _hint(self) -> str:
+        if self._next == "CSR approved" and not self.approve:
+            return "`kubectl get csr`, then `kubectl certificate approve NAME`."
+        return f"`labkit logs node-{self.node}` shows the kubelet's log."
+
+
+def _who_approved(approved: dict[str, Any]) -> str:
+    reason = approved.get("reason", "")
+    who = (
+        "the controller manager"
+        if reason == "AutoApproved"
+        else "a person"
+        if "Kubectl" in reason
+        else reason
+    )
+    return f"by {who}: {approved.get('message', '')}"

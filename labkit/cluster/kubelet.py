@@ -1,0 +1,93 @@
+"""A worker's kubelet: its configuration file and what it is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labkit.acquire import Binaries
+from labkit.cluster.addresses import Slot
+from labkit.cluster.components import KUBELET_PORT, Component
+from labkit.cluster.state import Directory, Node, write
+from labkit.errors import ConfigError
+
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def configuration(directory: Directory, slot: Slot, name: str, node: Node) -> dict[str, Any]:
+    """The KubeletConfiguration, as kubeadm writes it but for addresses.
+
+    There is no eviction by disk space, because the disk is the user's own.
+    """
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": str(slot.machine(node.machine).served),
+        "port": KUBELET_PORT,
+        "healthzPort": 0,
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True, "cacheTTL": "0s"},
+            "x509": {"clientCAFile": str(directory / "pki/ca.crt")},
+        },
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"},
+        },
+        "clusterDNS": [str(slot.dns)],
+        "clusterDomain": "cluster.local",
+        "rotateCertificates": True,
+        "serverTLSBootstrap": True,
+        "staticPodPath": str(directory.node(name) / "manifests"),
+        "registerWithTaints": [_taint(text) for text in node.taints],
+        "imageGCHighThresholdPercent": 100,
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+            "imagefs.available": "0%",
+        },
+    }
+
+
+def _taint(text: str) -> dict[str, str]:
+    """ "key=value:Effect" or "key:Effect", as `kubectl taint` takes them."""
+    left, _, effect = text.rpartition(":")
+    key, _, value = left.partition("=")
+    if not key or effect not in EFFECTS:
+        raise ConfigError(f"{text!r} is not a taint.", f"key=value:Effect; effects: {', '.join(EFFECTS)}.")
+    return {"key": key, "value": value, "effect": effect}
+
+
+def write_configuration(directory: Directory, slot: Slot, name: str, node: Node) -> Path:
+    """Write kubelet.yaml, and the directories the kubelet expects."""
+    file = directory.node(name) / "kubelet.yaml"
+    write(file, yaml.safe_dump(configuration(directory, slot, name, node), sort_keys=False))
+    for part in ("manifests", "pki", "root", "pods"):
+        (directory.node(name) / part).mkdir(mode=0o700, exist_ok=True)
+    return file
+
+
+def component(
+    directory: Directory, slot: Slot, name: str, node: Node, binaries: Binaries, images: Path
+) -> Component:
+    """The worker's process."""
+    home, machine = directory.node(name), slot.machine(node.machine)
+    labels = ",".join(f"{key}={value}" for key, value in node.labels.items())
+    argv = [
+        str(binaries.kube), "node", f"--name={name}", f"--config={home / 'kubelet.yaml'}",
+        f"--kubeconfig={home / 'kubelet.kubeconfig'}",
+        f"--bootstrap-kubeconfig={home / 'bootstrap.kubeconfig'}", f"--cert-dir={home / 'pki'}",
+        f"--root-dir={home / 'root'}", f"--pods-dir={home / 'pods'}", f"--images-dir={images}",
+        f"--shim={binaries.shim}", f"--node-ip={machine.address}", f"--pod-cidr={machine.pod_cidr}",
+        f"--cpus={node.cpus}", f"--memory={node.memory}",
+        f"--provider-id=labkit://{directory.name}/{name}",
+    ]  # fmt: skip
+    return Component(f"node-{name}", argv + ([f"--node-labels={labels}"] if labels else []))
+
+
+def node_of(component_name: str) -> str:
+    """The worker's name of a node component, "" for others."""
+    return component_name.removeprefix("node-") if component_name.startswith("node-") else ""

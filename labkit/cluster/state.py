@@ -1,0 +1,261 @@
+"""What is written down about an embedded cluster, and the lock under which it changes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from labkit.cluster.addresses import Slot
+from labkit.errors import ClusterError, ConfigError
+
+FORMAT = 1
+_PATH_LIMIT = 80 - len("/nodes/worker-62/root")
+"""The kubelet's sockets lie in its root directory, and a socket's path has at most 107 bytes."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a cluster is asked to be; fixed when it is created.
+
+    Attributes:
+        workers: how many there are at the beginning.
+        cpus: of each worker, whole cores.
+        memory: of each worker, as a quantity.
+        node_monitor_period_s: how often the controller manager looks at the nodes.
+        node_monitor_grace_s: a node that does not report for so long becomes Unknown.
+        eviction_after_s: pods leave a node that is not ready or unreachable after so long
+            (tolerations that the API server gives to pods without own ones).
+        hpa_sync_s: how often the HorizontalPodAutoscalers are evaluated.
+        hpa_initial_readiness_s: CPU of a pod that was never ready does not count for so long.
+        hpa_cpu_initialization_s: CPU of a starting pod counts only when it is ready, for so long.
+        metrics_s: how often metrics-server asks the kubelets.
+    """
+
+    workers: int = 2
+    cpus: int = 2
+    memory: str = "4Gi"
+    node_monitor_period_s: int = 5
+    node_monitor_grace_s: int = 50
+    eviction_after_s: int = 300
+    hpa_sync_s: int = 5
+    hpa_initial_readiness_s: int = 5
+    hpa_cpu_initialization_s: int = 10
+    metrics_s: int = 10
+
+
+@dataclass
+class Node:
+    """A worker: its machine number, its size, and whether it is meant to run."""
+
+    machine: int
+    cpus: int
+    memory: str
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: list[str] = field(default_factory=list)
+    lost: bool = False
+
+
+@dataclass
+class State:
+    """state.json.
+
+    Attributes:
+        slot: the last one the cluster held; fixed with its certificates.
+        ready: whether it was completely created once.
+    """
+
+    name: str
+    slot: int
+    options: Options
+    created: float
+    ready: bool = False
+    nodes: dict[str, Node] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+class Directory:
+    """A cluster's directory, private to its user."""
+
+    def __init__(self, name: str) -> None:
+        self.name = check_name(name)
+        self.path = clusters_dir() / name
+
+    def __truediv__(self, part: str) -> Path:
+        return self.path / part
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a cluster of that name, complete or not."""
+        return self.path.is_dir()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self.path / "admin.kubeconfig"
+
+    def node(self, name: str) -> Path:
+        """A worker's directory."""
+        return self.path / "nodes" / name
+
+    def create(self) -> None:
+        """Make it, with nothing in it.
+
+        Raises:
+            ConfigError: its path is too long.
+        """
+        if len(os.fsencode(self.path)) > _PATH_LIMIT:
+            raise ConfigError(
+                f"The path {self.path} has more than {_PATH_LIMIT} bytes, too many for the sockets in it.",
+                "Choose a shorter name, or let XDG_STATE_HOME name a folder with a short path.",
+            )
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    def load(self) -> State | None:
+        """The state; None where none was written yet.
+
+        Raises:
+            ClusterError: it is damaged, or of a newer labkit.
+        """
+        file = self.path / "state.json"
+        try:
+            raw = json.loads(file.read_text())
+            if raw["format"] != FORMAT:
+                raise ClusterError(
+                    f"{file} has format {raw['format']}; this labkit knows {FORMAT}.", self._remove_hint()
+                )
+            nodes = {name: Node(**node) for name, node in raw.pop("nodes").items()}
+            return State(**{**raw, "options": Options(**raw["options"]), "nodes": nodes})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            raise ClusterError(f"{file} is damaged: {err}", self._remove_hint()) from err
+
+    def save(self, state: State) -> None:
+        """Write state.json, at once and durably."""
+        write(self.path / "state.json", json.dumps(asdict(state), indent=1))
+
+    @contextmanager
+    def change(self) -> Iterator[State]:
+        """The state, to be changed in place; written when the block ends well."""
+        with _flock(clusters_dir() / f".{self.name}.state.lock", 30, lambda _: None):
+            state = self.load()
+            if state is None:
+                raise ClusterError(f"There is no cluster {self.name!r}.", f"labkit up {self.name}")
+            yield state
+            self.save(state)
+
+    @contextmanager
+    def locked(self, waiting: Callable[[str], None], limit_s: float = 600) -> Iterator[None]:
+        """One `up` or `down` of a name at a time; ends with the process that holds it."""
+        clusters_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = clusters_dir() / f".{self.name}.lock"
+        with _flock(lock, limit_s, waiting):
+            yield
+
+    def remove(self) -> None:
+        """Remove the directory and everything in it, the locks included."""
+        if self.path.is_dir():
+            for folder, inside, _ in os.walk(self.path):  # programs in pods may have locked folders of theirs
+                for path in (Path(folder, name) for name in inside):
+                    if not path.is_symlink():
+                        with contextlib.suppress(OSError):
+                            path.chmod(0o700)
+            shutil.rmtree(self.path)
+        (clusters_dir() / f".{self.name}.state.lock").unlink(missing_ok=True)
+        (clusters_dir() / f".{self.name}.lock").unlink(missing_ok=True)
+
+    def _remove_hint(self) -> str:
+        return f"`labkit down {self.name}` removes the cluster, `labkit up {self.name}` makes a new one."
+
+
+def clusters_dir() -> Path:
+    """$XDG_STATE_HOME/labkit/clusters, by default in ~/.local/state."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(given) if given.startswith("/") else Path.home() / ".local/state") / "labkit/clusters"
+
+
+def cluster_names() -> list[str]:
+    """Names of this user's clusters, complete or not."""
+    root = clusters_dir()
+    return sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+
+
+def check_name(name: str) -> str:
+    """A name that can be part of paths and of Kubernetes objects.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise ConfigError(
+            f"{name!r} cannot be a name.",
+            "Lower-case letters, digits and hyphens; a letter first; at most 32.",
+        )
+    return name
+
+
+def check_options(options: Options) -> Options:
+    """Refuse values that cannot be.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for name, value in asdict(options).items():
+        if name == "workers" and not 0 <= value <= 62:
+            raise ConfigError(f"workers={value}: a cluster has 0 to 62 of them.")
+        if name not in ("workers", "memory") and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{name}={value!r} must be a whole number of 1 or more.")
+    return options
+
+
+def write(path: Path, text: str | bytes) -> None:
+    """Write a private file (0600) so that it is there whole or as it was before."""
+    data = text.encode() if isinstance(text, str) else text
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(fd)
+    unfinished.replace(path)
+
+
+def slot_of(state: State) -> Slot:
+    """The addresses of a cluster."""
+    return Slot(state.slot)
+
+
+@contextmanager
+def _flock(path: Path, limit_s: float, waiting: Callable[[str], None]) -> Iterator[None]:
+    deadline, told = time.monotonic() + limit_s, False
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"Another labkit process has worked on this cluster for {limit_s:.0f} s.",
+                        f"`fuser {path}` names it.",
+                    ) from None
+                if not told:
+                    waiting("another labkit process works on this cluster; waiting for it")
+                    told = True
+                time.sleep(0.1)
+                continue
+            if (
+                path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino
+            ):  # not removed meanwhile
+                yield
+                return

@@ -1,0 +1,61 @@
+"""Waiting for a condition, with the reason when it does not come true."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from labkit.cluster.components import log_file
+from labkit.cluster.state import Directory
+from labkit.errors import KubeError, WaitTimeout
+
+_LINES = 8
+
+
+def wait_for(
+    condition: Callable[[], object],
+    limit_s: float,
+    what: str,
+    reason: Callable[[], str] = lambda: "",
+    *,
+    hopeless: Callable[[], bool] = lambda: False,
+    every_s: float = 0.05,
+) -> None:
+    """Wait until `condition` is true; refusals of the API server count as "not yet".
+
+    Args:
+        what: the condition in words.
+        reason: asked when time is up.
+        hopeless: ends the wait early; asked once a second.
+
+    Raises:
+        WaitTimeout: not within `limit_s`, or hopeless.
+    """
+    begin = looked = time.monotonic()
+    while True:
+        try:
+            if condition():
+                return
+        except KubeError:
+            pass
+        now = time.monotonic()
+        lost = False
+        if now - looked > 1:
+            lost, looked = hopeless(), now
+        if lost or now - begin > limit_s:
+            raise WaitTimeout(
+                f"Not so after {now - begin:.0f} s: {what}.", reason() or "`labkit status` shows more."
+            )
+        time.sleep(every_s)
+
+
+def log_tail(directory: Directory, component: str) -> str:
+    """The last lines of a component's log, with its path."""
+    path = log_file(directory, component)
+    try:
+        with path.open(errors="replace") as stream:
+            lines = "".join(deque(stream, _LINES)).rstrip()
+    except OSError:
+        return f"{component} has written no log."
+    return f"The end of {path}:\n{lines}"
