@@ -1,0 +1,206 @@
+"""A live dashboard of a recording: a widget in JupyterLab, plain status lines where nobody looks."""
+
+from __future__ import annotations
+
+import html
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Self
+
+from labkit.load import Running
+from labkit.record import Recorder
+from labkit.record.facts import Facts
+
+_MAX_LINES = 200
+_COLOURS = {"ready": "#009E73", "starting": "#E69F00", "ending": "#BBBBBB", "failed": "#D55E00"}
+_RECENT_S = 5.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown: plain values, so that text and widget say the same."""
+
+    t_seconds: float
+    nodes: tuple[tuple[str, bool, str], ...]  # name, ready, taints
+    pods: tuple[tuple[str, str, str], ...]  # name, node, state of _COLOURS
+    hpas: tuple[Facts, ...]
+    load: str
+
+
+def view(recorder: Recorder, load: Running | None) -> View:
+    """The present state of a recorder and a load."""
+    now = recorder.now()
+    hpas = []
+    for (namespace, name), facts in sorted(now["hpas"].items()):
+        ready = now["deployments"].get((namespace, name), {}).get("ready_replicas")
+        hpas.append({"name": name, "ready_replicas": ready, **facts})
+    return View(
+        t_seconds=recorder.t_seconds,
+        nodes=tuple(
+            (name, facts["ready"] == "True", facts["taints"])
+            for (_, name), facts in sorted(now["nodes"].items())
+        ),
+        pods=tuple((name, facts["node"], _state(facts)) for (_, name), facts in sorted(now["pods"].items())),
+        hpas=tuple(hpas),
+        load=_load_words(load) if load else "",
+    )
+
+
+def _state(pod: Facts) -> str:
+    if pod["terminating"] or pod["phase"] == "Succeeded":
+        return "ending"
+    if pod["phase"] == "Failed" or "BackOff" in pod["reason"] or "Err" in pod["reason"]:
+        return "failed"
+    return "ready" if pod["ready"] else "starting"
+
+
+def _load_words(load: Running) -> str:
+    frame = load.snapshot().requests
+    if frame.empty:
+        return "load begins"
+    recent = frame[frame["t_scheduled_s"] > frame["t_scheduled_s"].max() - _RECENT_S]
+    good = recent.loc[~recent["failed"], "latency_ms"]
+    p95 = f"p95 {good.quantile(0.95):.0f} ms" if len(good) else "no answers"
+    failed = f"{int(frame['failed'].sum())} failed of {len(frame)}"
+    return f"{len(recent) / _RECENT_S:.0f} requests/s, {p95}, {failed}"
+
+
+def as_text(state: View) -> str:
+    """One line."""
+    ready = sum(1 for _, ok, _ in state.nodes if ok)
+    pods = sum(1 for *_, kind in state.pods if kind == "ready")
+    parts = [
+        f"{state.t_seconds:5.0f} s",
+        f"nodes {ready}/{len(state.nodes)} Ready",
+        f"pods {pods}/{len(state.pods)} ready",
+    ]
+    parts += [_hpa_words(facts) for facts in state.hpas]
+    return " | ".join([*parts, state.load] if state.load else parts)
+
+
+def _hpa_words(facts: Facts) -> str:
+    used, target = facts["cpu_utilization_percent"], facts["cpu_target_percent"]
+    cpu = f"CPU {'?' if used is None else f'{used:.0f}'} of {'?' if target is None else f'{target:.0f}'} %"
+    ready = "" if facts["ready_replicas"] is None else f", {facts['ready_replicas']} ready"
+    return f"{facts['name']}: {cpu}, {facts['desired_replicas']} desired{ready}"
+
+
+def as_html(state: View) -> str:
+    """A small page: nodes with their pods as squares, autoscalers as bars, the load in words."""
+    rows = [_node_row(name, ok, taints, state) for name, ok, taints in state.nodes]
+    if any(not node for _, node, _ in state.pods):
+        rows.append(_row("no node yet", _squares(state, ""), ""))
+    rows += [_hpa_row(facts) for facts in state.hpas]
+    if state.load:
+        rows.append(_row("load", html.escape(state.load), ""))
+    legend = " ".join(f'<span style="color:{colour}">■</span> {name}' for name, colour in _COLOURS.items())
+    style = "font:13px/1.5 system-ui,sans-serif;color:#222;max-width:880px"
+    head = f'<div style="color:#6e6e6e">{state.t_seconds:.0f} s · pods: {legend}</div>'
+    return f'<div style="{style}">{head}<table style="border-spacing:10px 2px">{"".join(rows)}</table></div>'
+
+
+def _node_row(name: str, ok: bool, taints: str, state: View) -> str:
+    colour = _COLOURS["ready" if ok else "failed"]
+    word = f'<span style="color:{colour}">{"Ready" if ok else "NotReady"}</span> {html.escape(taints)}'
+    return _row(html.escape(name), _squares(state, name), word)
+
+
+def _squares(state: View, node: str) -> str:
+    return "".join(
+        f'<span title="{html.escape(name)}: {kind}" style="color:{_COLOURS[kind]};font-size:18px">■</span>'
+        for name, on, kind in state.pods
+        if on == node
+    )
+
+
+def _hpa_row(facts: Facts) -> str:
+    used, target = facts["cpu_utilization_percent"] or 0.0, facts["cpu_target_percent"] or 100.0
+    full = 2 * target
+    bar = (
+        '<div style="position:relative;width:260px;height:12px;background:#eee">'
+        f'<div style="width:{min(100, 100 * used / full):.0f}%;height:12px;background:#E69F00"></div>'
+        '<div style="position:absolute;left:50%;top:-2px;width:2px;height:16px;background:#222"></div></div>'
+    )
+    return _row(html.escape(str(facts["name"])), bar, html.escape(_hpa_words(facts).partition(": ")[2]))
+
+
+def _row(*cells: str) -> str:
+    return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
+
+
+class Dashboard:
+    """Shows a recorder's present state until `stop`, or to the end of a `with` block.
+
+    Args:
+        recorder: one that has been started.
+        load: a running load, to show its rate, latency and failures.
+        live: True for a widget, False for lines of text, None to choose: a widget in a notebook that somebody
+            looks at, else a line every `text_every_s` seconds, and 200 lines at most.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        load: Running | None = None,
+        *,
+        live: bool | None = None,
+        text_every_s: float = 10.0,
+    ) -> None:
+        self.recorder, self.load = recorder, load
+        self.live = _somebody_looks() if live is None else live
+        self._every_s = 1.0 if self.live else text_every_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._widget: Any = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Show it, and keep it up to date in the background."""
+        if self.live:
+            import ipywidgets  # type: ignore[import-untyped]
+            from IPython.display import display
+
+            self._widget = ipywidgets.HTML(as_html(view(self.recorder, self.load)))
+            display(self._widget)  # type: ignore[no-untyped-call]
+        self._thread = threading.Thread(target=self._run, name="labkit-dashboard", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Show the last state and end; safe to call twice."""
+        if self._thread is not None and not self._stop.is_set():
+            self._stop.set()
+            self._thread.join(5)
+            self._show()
+
+    def _run(self) -> None:
+        lines = 0
+        begin = time.monotonic()
+        while not self._stop.is_set() and (self.live or lines < _MAX_LINES):
+            self._show()
+            lines += 1
+            self._stop.wait(max(0.05, begin + lines * self._every_s - time.monotonic()))
+
+    def _show(self) -> None:
+        state = view(self.recorder, self.load)
+        if self._widget is not None:
+            self._widget.value = as_html(state)
+        else:
+            print(as_text(state), flush=True)
+
+
+def _somebody_looks() -> bool:
+    """Whether this is a notebook with a browser: not so under `labkit run`, which says LABKIT_HEADLESS."""
+    if os.environ.get("LABKIT_HEADLESS") or "ipykernel" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,97 @@
+"""The dashboard: text and widget say the same, and it ends when told to."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from labkit import widgets
+from labkit.load import LoadResult, constant
+from labkit.load.result import frame_of
+from labkit.record.facts import hpa, node, pod
+
+from .synthetic import HPA
+
+
+class Recorder:
+    """The part of a Recorder that the dashboard reads, with facts made by the real functions."""
+
+    def __init__(self) -> None:
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        stuck = {"status": {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}}
+        gone = {"metadata": {"deletionTimestamp": "x"}, "spec": {"nodeName": "w1"}}
+        state = {
+            "desiredReplicas": 3,
+            "currentMetrics": [{"resource": {"name": "cpu", "current": {"averageUtilization": 90}}}],
+        }
+        self.state: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
+            "nodes": {
+                ("", "w1"): node(ready),
+                ("", "<w2>"): node({"spec": {"taints": [{"key": "a", "effect": "b"}]}}),
+            },
+            "pods": {
+                ("shop", "a"): {**pod(ready), "node": "w1", "phase": "Running"},
+                ("shop", "b"): pod(stuck),
+                ("shop", "c"): pod(gone),
+            },
+            "hpas": {("shop", "pricing"): hpa({**HPA, "status": state})},
+            "deployments": {("shop", "pricing"): {"ready_replicas": 2}},
+        }
+        self.t_seconds = 42.0
+
+    def now(self) -> dict[str, Any]:
+        return self.state
+
+
+class Load:
+    def snapshot(self) -> LoadResult:
+        rows = [[t / 10, 20.0, 0.1, 200 if t else 500, ""] for t in range(100)]
+        return LoadResult(frame_of(rows, []), constant(10, 10), 0.0)
+
+
+def test_text_and_widget_say_the_same() -> None:
+    state = widgets.view(Recorder(), Load())  # type: ignore[arg-type]
+    line = widgets.as_text(state)
+    assert line == (
+        "   42 s | nodes 1/2 Ready | pods 1/3 ready | pricing: CPU 90 of 60 %, 3 desired, 2 ready"
+        " | 10 requests/s, p95 20 ms, 1 failed of 100"
+    )
+    page = widgets.as_html(state)
+    assert "&lt;w2&gt;" in page and "<w2>" not in page and "a:b" in page
+    assert [kind for _, _, kind in state.pods] == ["ready", "failed", "ending"]
+    assert page.count("■</span>") == len(state.pods) + len(widgets._COLOURS)
+    assert "CPU 90 of 60 %, 3 desired, 2 ready" in page and "10 requests/s" in page
+    assert not re.search(r"<(script|img)", page)
+
+
+def test_missing_metrics_and_an_empty_cluster() -> None:
+    recorder = Recorder()
+    recorder.state["hpas"] = {("shop", "x"): hpa({})}
+    assert "x: CPU ? of ? %, 0 desired" in widgets.as_text(widgets.view(recorder, None))  # type: ignore[arg-type]
+    recorder.state = {"nodes": {}, "pods": {}, "hpas": {}, "deployments": {}}
+    assert "nodes 0/0" in widgets.as_text(widgets.view(recorder, None))  # type: ignore[arg-type]
+    assert "<table" in widgets.as_html(widgets.view(recorder, None))  # type: ignore[arg-type]
+
+
+def test_headless_prints_lines_at_bounded_intervals_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with widgets.Dashboard(Recorder(), text_every_s=0.2) as dashboard:  # type: ignore[arg-type]
+        assert dashboard.live is False
+        time.sleep(0.9)
+    lines = capsys.readouterr().out.splitlines()
+    assert 4 <= len(lines) <= 7 and all("nodes 1/2" in line for line in lines)
+    dashboard.stop()
+    time.sleep(0.3)
+    assert capsys.readouterr().out == ""
+    assert not any(thread.name == "labkit-dashboard" for thread in threading.enumerate())
+
+
+def test_widget_is_updated() -> None:
+    recorder = Recorder()
+    dashboard = widgets.Dashboard(recorder, live=True).start()  # type: ignore[arg-type]
+    recorder.state["nodes"] = {}
+    dashboard.stop()
+    assert "w1" not in dashboard._widget.value
