@@ -1,0 +1,1 @@
+"""catalog: the shop's products, read from a file and read again when it changes."""

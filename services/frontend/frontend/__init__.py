@@ -1,0 +1,1 @@
+"""frontend: the shop's page, and the JSON gateway to the services behind it."""

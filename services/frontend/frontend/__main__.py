@@ -1,0 +1,5 @@
+"""Start the service: `python -m frontend`."""
+
+from chassis.start import start
+
+start("frontend.main")

@@ -1,0 +1,1 @@
+"""orders: takes orders and keeps them, in SQLite on a volume."""
