@@ -42,6 +42,12 @@ func IsPod(a netip.Addr) bool {
 	return b.Is4() && b.As4()[0] == 198 && b.As4()[1]&0xfe == 18
 }
 
+// IsMapped tells whether an address is the mapped one of a pod or machine.
+func IsMapped(a netip.Addr) bool {
+	b := a.Unmap()
+	return b.Is4() && b.As4()[0] == 127 && b.As4()[1]&0xfe == 18
+}
+
 // IsCluster tells whether an address is one that a cluster listens on: a mapped pod, a Service or a LoadBalancer.
 func IsCluster(a netip.Addr) bool {
 	a = a.Unmap()
@@ -49,7 +55,7 @@ func IsCluster(a netip.Addr) bool {
 		return false
 	}
 	b := a.As4()
-	return b[0] == 127 && (b[1]&0xfe == 18 || b[1] >= 96 && b[1] < 96+Slots || b[1] == 240 && b[2] < Slots)
+	return IsMapped(a) || b[0] == 127 && (b[1] >= 96 && b[1] < 96+Slots || b[1] == 240 && b[2] < Slots)
 }
 
 // Map is the loopback address at which a pod's address is served; other addresses are returned as they are.

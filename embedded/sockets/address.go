@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parse reads an IPv4 or IPv6 socket address as a program passes it; false for other families.
+// parse reads an IPv4 or IPv6 socket address as a program passes it; false for other families and for addresses that are too
+// short, which the kernel refuses.
 func parse(raw []byte) (netip.AddrPort, bool) {
-	if len(raw) < 8 {
+	if len(raw) < unix.SizeofSockaddrInet4 {
 		return netip.AddrPort{}, false
 	}
 	port := binary.BigEndian.Uint16(raw[2:])
@@ -17,7 +18,7 @@ func parse(raw []byte) (netip.AddrPort, bool) {
 	case unix.AF_INET:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), port), true
 	case unix.AF_INET6:
-		if len(raw) >= 24 {
+		if len(raw) >= unix.SizeofSockaddrInet6-4 { // the scope may be missing
 			return netip.AddrPortFrom(netip.AddrFrom16([16]byte(raw[8:24])), port), true
 		}
 	}
@@ -29,5 +30,16 @@ func sockaddr(a netip.AddrPort, six bool) unix.Sockaddr {
 	if six {
 		return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 	}
-	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().Unmap().As4()}
+}
+
+// unsockaddr is the inverse of sockaddr.
+func unsockaddr(name unix.Sockaddr) netip.AddrPort {
+	switch n := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(n.Addr), uint16(n.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(n.Addr), uint16(n.Port))
+	}
+	return netip.AddrPort{}
 }

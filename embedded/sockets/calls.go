@@ -1,92 +1,46 @@
 package sockets
 
 import (
-	"bytes"
+	"errors"
 	"net/netip"
-	"os"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const maxMessage = 1 << 20 // bytes of one addressed send; a datagram has at most 64 KiB
+// socket is a program's socket, duplicated.
+type socket struct{ fd, family, kind int }
 
-func (c call) bind() {
-	a, ok := c.address(c.n.Args[1], c.n.Args[2])
-	if !ok {
-		c.pass()
-		return
-	}
-	if _, changed := c.policy.bind(a, false); !changed {
-		c.pass()
-		return
-	}
-	fd, err := c.socket(c.n.Thread, int(int32(c.n.Args[0])))
-	if err != nil {
-		c.done(0, err)
-		return
-	}
-	defer unix.Close(fd)
-	six := option(fd, unix.SOL_SOCKET, unix.SO_DOMAIN) == unix.AF_INET6
-	only6 := six && option(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1
-	target, _ := c.policy.bind(a, only6)
-	c.done(0, unix.Bind(fd, sockaddr(target, six)))
+func (s socket) close() { unix.Close(s.fd) }
+
+func (s socket) six() bool { return s.family == unix.AF_INET6 }
+
+// takes tells whether the kernel would take this address on this socket, IPv6 ones on IPv6 sockets only.
+func (s socket) takes(a netip.AddrPort) bool {
+	return s.six() || s.family == unix.AF_INET && a.Addr().Is4()
 }
 
-func (c call) connect() {
-	a, ok := c.address(c.n.Args[1], c.n.Args[2])
-	if !ok {
-		c.pass()
-		return
-	}
-	target, changed := c.policy.connect(a)
-	source := c.policy.source(target)
-	if !changed && !source.IsValid() {
-		c.pass()
-		return
-	}
-	fd, err := c.socket(c.n.Thread, int(int32(c.n.Args[0])))
+// name is the socket's own address; zero when it has none.
+func (s socket) name() netip.AddrPort {
+	name, err := unix.Getsockname(s.fd)
 	if err != nil {
-		c.done(0, err)
-		return
+		return netip.AddrPort{}
 	}
-	six := option(fd, unix.SOL_SOCKET, unix.SO_DOMAIN) == unix.AF_INET6
-	if source.IsValid() {
-		bindSource(fd, source, six)
-	}
-	finish := func() {
-		err := unix.Connect(fd, sockaddr(target, six))
-		unix.Close(fd)
-		c.done(0, err)
-	}
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK != 0 {
-		finish()
-		return
-	}
-	go finish() // may block as long as the listener's queue is full
+	return unsockaddr(name)
 }
 
-// bindSource gives an unbound socket the pod's address, its port left to the kernel at connect.
-func bindSource(fd int, source netip.Addr, six bool) {
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return
+func (s socket) bind(a netip.AddrPort) error { return unix.Bind(s.fd, sockaddr(a, s.six())) }
+
+// onlySix tells whether the socket refuses IPv4.
+func (s socket) onlySix() bool {
+	return s.six() && option(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1
+}
+
+// openToFour makes an unbound IPv6 socket take IPv4, which all cluster addresses are.
+func (s socket) openToFour() {
+	if s.onlySix() { // fails on a bound one, as the call will
+		_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
 	}
-	switch n := name.(type) {
-	case *unix.SockaddrInet4:
-		if n.Port != 0 {
-			return
-		}
-	case *unix.SockaddrInet6:
-		if n.Port != 0 || option(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 1 {
-			return
-		}
-	default:
-		return
-	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	_ = unix.Bind(fd, sockaddr(netip.AddrPortFrom(source, 0), six))
 }
 
 func option(fd, level, name int) int {
@@ -97,172 +51,110 @@ func option(fd, level, name int) int {
 	return value
 }
 
-func (c call) sendto() {
-	target, ok := c.redirected(c.n.Args[4], c.n.Args[5])
-	if !ok || c.n.Args[2] > maxMessage {
-		c.pass()
+func (l *listener) bind() {
+	a, ok := l.address(l.n.Args[1], l.n.Args[2])
+	target, changed := l.policy.bind(a)
+	if !ok || !changed {
+		l.pass()
 		return
 	}
-	data, err := c.read(c.n.Args[1], int(c.n.Args[2]))
+	s, err := l.socket()
 	if err != nil {
-		c.done(0, err)
+		l.done(0, err)
 		return
 	}
-	c.send(target, data, int(c.n.Args[3]), c.done)
+	defer s.close()
+	switch {
+	case !s.takes(a), s.kind == unix.SOCK_DGRAM && a.Port() == 0 && a.Addr().Unmap().IsUnspecified():
+		l.pass() // an error of the program's; a client's socket, which may talk to the outside too
+	case s.onlySix() && !a.Addr().Is4In6():
+		l.done(0, s.bindAside(target))
+	default:
+		l.done(0, s.bind(target))
+	}
 }
 
-// redirected is where an addressed send goes instead; false when it stays as it is.
-func (c call) redirected(pointer, length uint64) (netip.AddrPort, bool) {
-	a, ok := c.address(pointer, length)
-	if !ok {
-		return a, false
+// bindAside is for the second listener, for IPv6, of programs that have one for IPv4 too. The pod's address is IPv4; theirs
+// succeeds at an address that nobody uses.
+func (s socket) bindAside(target netip.AddrPort) error {
+	err := s.bind(netip.AddrPortFrom(localhost6, 0))
+	if errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6 on this machine
+		s.openToFour()
+		err = s.bind(netip.AddrPortFrom(target.Addr(), 0))
 	}
-	return c.policy.connect(a)
-}
-
-// send carries out one addressed send and hands its result to done.
-func (c call) send(target netip.AddrPort, data []byte, flags int, done func(int, error)) {
-	fd, err := c.socket(c.n.Thread, int(int32(c.n.Args[0])))
-	if err != nil {
-		done(0, err)
-		return
-	}
-	defer unix.Close(fd)
-	six := option(fd, unix.SOL_SOCKET, unix.SO_DOMAIN) == unix.AF_INET6
-	done(len(data), unix.Sendto(fd, data, flags|unix.MSG_NOSIGNAL, sockaddr(target, six)))
-}
-
-// header is struct msghdr of a 64-bit program.
-type header struct {
-	Name       uint64
-	NameLen    uint32
-	_          uint32
-	Vectors    uint64
-	VectorsLen uint64
-	Control    uint64
-	ControlLen uint64
-	Flags      int32
-	_          uint32
-}
-
-const (
-	headerSize = int(unsafe.Sizeof(header{}))
-	manySize   = headerSize + 8 // struct mmsghdr: the header and the length that was sent
-)
-
-func (c call) sendmsg() {
-	h, err := c.header(c.n.Args[1])
-	if err != nil {
-		c.pass() // the kernel gives the program the error it deserves
-		return
-	}
-	target, ok := c.redirected(h.Name, uint64(h.NameLen))
-	if !ok {
-		c.pass()
-		return
-	}
-	data, err := c.gather(h)
-	if err != nil {
-		c.done(0, err)
-		return
-	}
-	c.send(target, data, int(c.n.Args[2]), c.done)
-}
-
-func (c call) sendmmsg() {
-	count := int(min(c.n.Args[2], 1024))
-	targets := make([]netip.AddrPort, count)
-	headers := make([]header, count)
-	for i := range count {
-		h, err := c.header(c.n.Args[1] + uint64(i*manySize))
-		if err != nil {
-			c.pass()
-			return
-		}
-		target, ok := c.redirected(h.Name, uint64(h.NameLen))
-		if !ok {
-			c.pass() // connected sockets, and messages to the outside; nobody mixes them
-			return
-		}
-		headers[i], targets[i] = h, target
-	}
-	sent := 0
-	var failure error
-	for i := range count {
-		data, err := c.gather(headers[i])
-		if err == nil {
-			c.send(targets[i], data, int(c.n.Args[3]), func(_ int, e error) { err = e })
-		}
-		if err == nil {
-			err = c.writeLength(c.n.Args[1]+uint64(i*manySize+headerSize), uint32(len(data)))
-		}
-		if err != nil {
-			failure = err
-			break
-		}
-		sent++
-	}
-	if sent > 0 {
-		failure = nil
-	}
-	c.done(sent, failure)
-}
-
-func (c call) header(pointer uint64) (header, error) {
-	raw, err := c.read(pointer, headerSize)
-	if err != nil {
-		return header{}, err
-	}
-	return *(*header)(unsafe.Pointer(&raw[0])), nil
-}
-
-// gather reads the data of a message.
-func (c call) gather(h header) ([]byte, error) {
-	if h.VectorsLen > 1024 {
-		return nil, unix.EMSGSIZE
-	}
-	raw, err := c.read(h.Vectors, int(h.VectorsLen)*16)
-	if err != nil {
-		return nil, err
-	}
-	var data []byte
-	for i := range int(h.VectorsLen) {
-		vector := *(*[2]uint64)(unsafe.Pointer(&raw[i*16]))
-		if uint64(len(data))+vector[1] > maxMessage {
-			return nil, unix.EMSGSIZE
-		}
-		part, err := c.read(vector[0], int(vector[1]))
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, part...)
-	}
-	return data, nil
-}
-
-func (c call) writeLength(pointer uint64, length uint32) error {
-	raw := (*[4]byte)(unsafe.Pointer(&length))
-	local := []unix.Iovec{{Base: &raw[0], Len: 4}}
-	remote := []unix.RemoteIovec{{Base: uintptr(pointer), Len: 4}}
-	_, err := processVMWritev(int(c.n.Thread), local, remote)
 	return err
 }
 
-func processVMWritev(pid int, local []unix.Iovec, remote []unix.RemoteIovec) (int, error) {
-	n, err := unix.ProcessVMWritev(pid, local, remote, 0)
-	return n, err
+func (l *listener) connect() {
+	a, ok := l.address(l.n.Args[1], l.n.Args[2])
+	target, changed := l.policy.connect(a)
+	source := l.policy.source(target)
+	if !ok || !changed && !source.IsValid() {
+		l.pass()
+		return
+	}
+	s, err := l.socket()
+	if err != nil {
+		l.done(0, err)
+		return
+	}
+	if !s.takes(a) {
+		s.close()
+		l.pass()
+		return
+	}
+	s.openToFour()
+	if source.IsValid() {
+		s.claim(source)
+	}
+	l.carryOut(s, target)
 }
 
-// group is the process id of a thread.
-func group(thread uint32) int {
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(int(thread)) + "/status")
-	if err == nil {
-		if _, rest, ok := bytes.Cut(status, []byte("\nTgid:\t")); ok {
-			line, _, _ := bytes.Cut(rest, []byte("\n"))
-			if id, err := strconv.Atoi(string(line)); err == nil {
-				return id
-			}
-		}
+// carryOut connects. A blocking socket may have to wait for room in the server's queue, rarely: it is given one tick, in which
+// a connection within the machine is made, and waits on a goroutine of its own after that.
+func (l *listener) carryOut(s socket, target netip.AddrPort) {
+	connect := func() (int, error) { return 0, unix.Connect(s.fd, sockaddr(target, s.six())) }
+	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
+	if s.kind != unix.SOCK_STREAM || err != nil || flags&unix.O_NONBLOCK != 0 {
+		_, err := connect()
+		s.close()
+		l.done(0, err)
+		return
 	}
-	return int(thread)
+	limit, err := unix.GetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO)
+	if err != nil {
+		limit = &unix.Timeval{}
+	}
+	_ = unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 1})
+	_, err = connect()
+	_ = unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, limit)
+	if errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EINTR) {
+		l.aside(s.fd, connect)
+		return
+	}
+	s.close()
+	l.done(0, err)
+}
+
+// claim gives a connecting socket that has no address the pod's. A stream's port is left to the kernel at connect.
+func (s socket) claim(source netip.Addr) {
+	own := s.name()
+	if !own.IsValid() || !own.Addr().Unmap().IsUnspecified() {
+		return
+	}
+	switch {
+	case s.kind == unix.SOCK_STREAM && own.Port() == 0:
+		_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	case s.kind == unix.SOCK_DGRAM && own.Port() != 0:
+		disconnect(s.fd) // gives a port back that the kernel chose, so that the address can be bound with it
+	case s.kind != unix.SOCK_DGRAM:
+		return
+	}
+	_ = s.bind(netip.AddrPortFrom(source, own.Port()))
+}
+
+// disconnect forgets a socket's peer and all of its address that was not bound on purpose.
+func disconnect(fd int) {
+	none := unix.RawSockaddrAny{} // AF_UNSPEC
+	_, _, _ = unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&none)), unix.SizeofSockaddrInet4)
 }

@@ -8,16 +8,15 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Spec is what `shim init` makes of itself.
+// Spec is the program that `shim init` becomes. It is looked up in the PATH of Env and relative to Dir, as the process sees them
+// after EnterRootfs.
 type Spec struct {
 	Argv   []string        `json:"argv"`
 	Env    []string        `json:"env"`
@@ -25,9 +24,6 @@ type Spec struct {
 	Rootfs json.RawMessage `json:"rootfs,omitempty"` // for EnterRootfs; nil means the host's file system as it is
 	Plain  bool            `json:"plain,omitempty"`  // no filter: the program uses the host's network
 }
-
-// EnterRootfs is called in the new process, before the filter, when a Spec has a Rootfs.
-var EnterRootfs = func(json.RawMessage) error { return errors.New("this program has no rootfs support") }
 
 // StartError says why a program did not start, with the exit code a shell would give.
 type StartError struct {
@@ -37,18 +33,62 @@ type StartError struct {
 
 func (e *StartError) Error() string { return e.Message }
 
+const (
+	initName   = "shim-init"
+	startLimit = time.Minute // for the file system, the filter and the exec
+)
+
+// wireSpec is a Spec on its way to the new process. Arguments and variables may be any bytes.
+type wireSpec struct {
+	Spec
+	Argv        [][]byte `json:"argv"`
+	Env         [][]byte `json:"env"`
+	Resolv      string   `json:"resolv,omitempty"`       // file to show at /etc/resolv.conf
+	KeepSignals bool     `json:"keep_signals,omitempty"` // what our parent ignores, the program ignores
+}
+
+func (w wireSpec) spec() Spec {
+	w.Spec.Argv, w.Spec.Env = stringsOf(w.Argv), stringsOf(w.Env)
+	return w.Spec
+}
+
+func bytesOf(texts []string) [][]byte {
+	out := make([][]byte, len(texts))
+	for i, t := range texts {
+		out[i] = []byte(t)
+	}
+	return out
+}
+
+func stringsOf(texts [][]byte) []string {
+	out := make([]string, len(texts))
+	for i, t := range texts {
+		out[i] = string(t)
+	}
+	return out
+}
+
 // Start makes cmd a re-execution of this program as `init`, which becomes spec's program under the supervisor's filter.
 // cmd's files and SysProcAttr are kept; Path, Args, Env and Dir are replaced. Start returns when the program has been
 // executed, or with a *StartError after its process has ended.
-func (s *Supervisor) Start(cmd *exec.Cmd, spec Spec) error {
+//
+// A parent-death signal is sent when the thread that calls Start ends: callers that want one call from a thread that lives as
+// long as the program should (runtime.LockOSThread).
+func (s *Supervisor) Start(cmd *exec.Cmd, spec Spec) error { return s.start(cmd, wireSpec{Spec: spec}) }
+
+func (s *Supervisor) start(cmd *exec.Cmd, spec wireSpec) error {
+	if err := s.policy.check(); err != nil && !spec.Plain {
+		return &StartError{128, err.Error()}
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return &StartError{128, "socketpair: " + err.Error()}
 	}
+	_ = unix.SetNonblock(pair[0], true) // so that its reads can have a deadline
 	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "init")
 	defer ours.Close()
 	cmd.Path = "/proc/self/exe"
-	cmd.Args = []string{"shim", "init", strconv.Itoa(3 + len(cmd.ExtraFiles))}
+	cmd.Args = []string{initName, "init", strconv.Itoa(3 + len(cmd.ExtraFiles))}
 	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off"}
 	cmd.Dir = ""
@@ -57,6 +97,8 @@ func (s *Supervisor) Start(cmd *exec.Cmd, spec Spec) error {
 	if err != nil {
 		return &StartError{128, err.Error()}
 	}
+	spec.Argv, spec.Env = bytesOf(spec.Spec.Argv), bytesOf(spec.Spec.Env)
+	_ = ours.SetDeadline(time.Now().Add(startLimit))
 	if err := s.follow(ours, cmd.Process.Pid, spec); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -66,15 +108,18 @@ func (s *Supervisor) Start(cmd *exec.Cmd, spec Spec) error {
 }
 
 // follow sends the spec, takes the listener, and waits for the exec, at which the child's end closes.
-func (s *Supervisor) follow(conn *os.File, pid int, spec Spec) error {
+func (s *Supervisor) follow(conn *os.File, pid int, spec wireSpec) error {
 	if err := json.NewEncoder(conn).Encode(spec); err != nil {
 		return &StartError{128, "init: " + err.Error()}
 	}
 	replies := bufio.NewReader(conn)
 	for {
 		line, err := replies.ReadString('\n')
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF):
 			return nil // closed by exec
+		case err != nil:
+			return &StartError{128, "init: " + err.Error()}
 		}
 		number, ok := strings.CutPrefix(strings.TrimSpace(line), "listener ")
 		if !ok {
@@ -82,122 +127,31 @@ func (s *Supervisor) follow(conn *os.File, pid int, spec Spec) error {
 			_ = json.Unmarshal([]byte(line), failure)
 			return failure
 		}
-		fd, _ := strconv.Atoi(number)
-		handle, err := unix.PidfdOpen(pid, 0)
+		listener, err := take(pid, number)
 		if err != nil {
-			return &StartError{128, "pidfd_open: " + err.Error()}
+			return &StartError{128, err.Error()}
 		}
-		listener, err := unix.PidfdGetfd(handle, fd, 0)
-		unix.Close(handle)
-		if err != nil {
-			return &StartError{128, "pidfd_getfd: " + err.Error()}
-		}
-		unix.CloseOnExec(listener)
-		go s.serve(listener)
+		go serve(listener, s.policy)
 		if _, err := conn.WriteString("go\n"); err != nil {
 			return &StartError{128, "init: " + err.Error()}
 		}
 	}
 }
 
-// Init is the main function of `shim init FD`: it becomes the program that the parent names.
-func Init(args []string) {
-	runtime.LockOSThread()
-	fd, _ := strconv.Atoi(args[0])
-	conn := os.NewFile(uintptr(fd), "init")
-	unix.CloseOnExec(fd)
-	failure := become(conn)
-	line, _ := json.Marshal(failure)
-	_, _ = conn.Write(append(line, '\n'))
-	os.Exit(failure.Code)
-}
-
-func become(conn *os.File) *StartError {
-	stream := bufio.NewReader(conn)
-	var spec Spec
-	line, err := stream.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &spec)
-	}
+// take duplicates the child's descriptor into this process. The child cannot send it: sending is under the filter already.
+func take(pid int, number string) (int, error) {
+	fd, err := strconv.Atoi(number)
 	if err != nil {
-		return &StartError{128, "init: " + err.Error()}
+		return -1, fmt.Errorf("init: %w", err)
 	}
-	if spec.Rootfs != nil {
-		if err := EnterRootfs(spec.Rootfs); err != nil {
-			return &StartError{128, err.Error()}
-		}
-	}
-	if spec.Dir != "" {
-		if err := os.Chdir(spec.Dir); err != nil {
-			return &StartError{128, fmt.Sprintf("working directory %s: %v", spec.Dir, err)}
-		}
-	}
-	path, failure := find(spec)
-	if failure != nil {
-		return failure
-	}
-	if !spec.Plain {
-		if failure := handOver(conn, stream); failure != nil {
-			return failure
-		}
-	}
-	err = unix.Exec(path, spec.Argv, spec.Env)
-	return execError(spec.Argv[0], err)
-}
-
-// handOver installs the filter and waits until the parent has its listener.
-func handOver(conn io.Writer, stream *bufio.Reader) *StartError {
-	listener, err := install()
+	handle, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return &StartError{128, err.Error()}
+		return -1, fmt.Errorf("pidfd_open: %w", err)
 	}
-	if _, err := fmt.Fprintf(conn, "listener %d\n", listener); err != nil {
-		return &StartError{128, "init: " + err.Error()}
+	defer unix.Close(handle)
+	listener, err := unix.PidfdGetfd(handle, fd, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd_getfd: %w", err)
 	}
-	if _, err := stream.ReadString('\n'); err != nil {
-		return &StartError{128, "init: the supervisor went away"}
-	}
-	unix.Close(listener)
-	return nil
-}
-
-// find looks the program up in the PATH of its own environment, as execvp does.
-func find(spec Spec) (string, *StartError) {
-	if len(spec.Argv) == 0 || spec.Argv[0] == "" {
-		return "", &StartError{127, "no command specified"}
-	}
-	name := spec.Argv[0]
-	if strings.Contains(name, "/") {
-		return name, nil
-	}
-	search := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	for _, entry := range spec.Env {
-		if value, ok := strings.CutPrefix(entry, "PATH="); ok {
-			search = value
-		}
-	}
-	var denied *StartError
-	for _, dir := range filepath.SplitList(search) {
-		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
-		if err != nil || info.IsDir() {
-			continue
-		}
-		if unix.Access(path, unix.X_OK) == nil {
-			return path, nil
-		}
-		denied = execError(name, unix.EACCES)
-	}
-	if denied != nil {
-		return "", denied
-	}
-	return "", &StartError{127, fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
-}
-
-func execError(name string, err error) *StartError {
-	code := 126
-	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
-		code = 127
-	}
-	return &StartError{code, fmt.Sprintf("exec: %q: %v", name, err)}
+	return listener, nil
 }

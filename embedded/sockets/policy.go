@@ -6,6 +6,7 @@
 package sockets
 
 import (
+	"fmt"
 	"net/netip"
 
 	"labkit.dev/embedded/loopback"
@@ -37,39 +38,50 @@ func own(a netip.Addr) bool {
 	return a == localhost4 || a == localhost6 || a.IsUnspecified()
 }
 
-// bind is the address to bind instead of a; false when it stays as it is. only6 tells that the socket takes no IPv4.
-func (p Policy) bind(a netip.AddrPort, only6 bool) (netip.AddrPort, bool) {
-	addr := a.Addr().Unmap()
-	if p.Kind == Pod && own(addr) {
-		if only6 {
-			// The pod's address is IPv4. A program that opens a second listener for IPv6 gets one that nobody reaches.
-			return netip.AddrPortFrom(localhost6, 0), true
+// check tells what the policy lacks.
+func (p Policy) check() error {
+	switch {
+	case p.Kind != Pod && p.Kind != Host && p.Kind != Client:
+		return fmt.Errorf("socket policy: no kind %q", p.Kind)
+	case p.Kind == Pod && !(p.Address.Is4() && loopback.IsCluster(p.Address)):
+		return fmt.Errorf("socket policy: %v is not the mapped address of a pod", p.Address)
+	case p.DNS.IsValid() && !p.DNS.Addr().Is4():
+		return fmt.Errorf("socket policy: cluster DNS at %v", p.DNS)
+	}
+	return nil
+}
+
+// bind is the address to bind instead of a; false when it stays as it is.
+func (p Policy) bind(a netip.AddrPort) (netip.AddrPort, bool) {
+	mapped := loopback.Map(a.Addr().Unmap())
+	if p.Kind == Pod {
+		if !own(mapped) && mapped != p.Address {
+			return a, false // other loopback addresses as asked; the kernel refuses what is not ours
 		}
-		addr = p.Address
+		mapped = p.Address
 	}
-	mapped := loopback.Map(addr)
-	if !loopback.IsCluster(mapped) {
-		return a, false
-	}
-	out := netip.AddrPortFrom(mapped, loopback.Port(a.Port()))
-	return out, out != a
+	return p.served(a, mapped)
 }
 
 // connect is the address to connect or send to instead of a; false when it stays as it is.
 func (p Policy) connect(a netip.AddrPort) (netip.AddrPort, bool) {
-	addr := a.Addr().Unmap()
+	mapped := loopback.Map(a.Addr().Unmap())
 	switch {
-	case a.Port() == 53 && p.Kind != Host && p.DNS.IsValid() && !loopback.IsPod(addr):
+	case a.Port() == 53 && p.Kind != Host && p.DNS.IsValid() && !loopback.IsMapped(mapped):
 		return netip.AddrPortFrom(p.DNS.Addr(), loopback.Port(p.DNS.Port())), true
-	case p.Kind == Pod && own(addr):
-		addr = p.Address
+	case p.Kind == Pod && own(mapped):
+		mapped = p.Address
 	}
-	mapped := loopback.Map(addr)
+	return p.served(a, mapped)
+}
+
+// served is where a cluster address, in its mapped form, is served; false when that is no change from a.
+func (p Policy) served(a netip.AddrPort, mapped netip.Addr) (netip.AddrPort, bool) {
 	if !loopback.IsCluster(mapped) {
 		return a, false
 	}
 	out := netip.AddrPortFrom(mapped, loopback.Port(a.Port()))
-	return out, out != a
+	return out, out != netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // source is the address a connecting socket gets when it has none, so that peers see the pod's; invalid for other kinds.

@@ -11,16 +11,20 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // Support is what the kernel and the sandbox around us allow.
 type Support struct {
-	Sockets               bool              `json:"sockets"`         // seccomp user notification and pidfd_getfd
-	UserNamespaces        bool              `json:"user_namespaces"` // and mounts in them (or root's own mount namespaces)
+	Sockets               bool              `json:"sockets"`          // the socket filter works as a whole
+	SeccompNotify         bool              `json:"seccomp_notify"`   // Linux 5.9; not in all sandboxes
+	PidfdGetfd            bool              `json:"pidfd_getfd"`      // with process_vm_readv; not in all sandboxes
+	UserNamespaces        bool              `json:"user_namespaces"`  // a process can be in one of its own
+	MountNamespaces       bool              `json:"mount_namespaces"` // a process can have mounts of its own
 	UnprivilegedPortStart int               `json:"unprivileged_port_start"`
-	Reasons               map[string]string `json:"reasons,omitempty"` // why something is not allowed
+	Reasons               map[string]string `json:"reasons,omitempty"` // why something is not allowed, by the names above
 }
 
 // Probe tries what pods need, by doing it.
@@ -29,17 +33,62 @@ func Probe() Support {
 	if raw, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
 		out.UnprivilegedPortStart, _ = strconv.Atoi(strings.TrimSpace(string(raw)))
 	}
-	if err := Supported(); err != nil {
-		out.Reasons["sockets"] = err.Error()
-	} else {
-		out.Sockets = true
+	try := func(name string, err error) bool {
+		if err != nil {
+			out.Reasons[name] = err.Error()
+		}
+		return err == nil
 	}
-	if err := MountsSupported(); err != nil {
-		out.Reasons["user_namespaces"] = err.Error()
-	} else {
-		out.UserNamespaces = true
-	}
+	out.Sockets = try("sockets", Supported())
+	out.SeccompNotify = out.Sockets || try("seccomp_notify", notifySupported())
+	out.PidfdGetfd = out.Sockets || try("pidfd_getfd", handlesSupported())
+	out.UserNamespaces = try("user_namespaces", userNamespacesSupported())
+	out.MountNamespaces = try("mount_namespaces", MountsSupported())
 	return out
+}
+
+// notifySupported asks the kernel for user notification; a sandbox that refuses seccomp altogether refuses this too.
+func notifySupported() error {
+	const getActionAvailable = 2
+	action := uint32(retNotify)
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, getActionAvailable, 0, uintptr(unsafe.Pointer(&action))); errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
+}
+
+// handlesSupported takes a descriptor and reads memory by way of the kernel's interfaces for other processes: of our own one,
+// so that only a sandbox can refuse.
+func handlesSupported() error {
+	handle, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return fmt.Errorf("pidfd_open: %w", err)
+	}
+	defer unix.Close(handle)
+	fd, err := unix.PidfdGetfd(handle, handle, 0)
+	if err != nil {
+		return fmt.Errorf("pidfd_getfd: %w", err)
+	}
+	unix.Close(fd)
+	from, to := []byte{1}, []byte{0}
+	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&from[0])), Len: 1}}
+	if _, err := unix.ProcessVMReadv(os.Getpid(), []unix.Iovec{{Base: &to[0], Len: 1}}, remote, 0); err != nil {
+		return fmt.Errorf("process_vm_readv: %w", err)
+	}
+	return nil
+}
+
+func userNamespacesSupported() error {
+	cmd := exec.Command("/proc/self/exe", "try-nothing")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("user namespaces: %w", err)
+	}
+	return nil
 }
 
 // Supported runs a program under a filter and says why that fails; nil when it works. The answer is computed once.
@@ -90,6 +139,26 @@ var MountsSupported = sync.OnceValue(func() error {
 	}
 	return nil
 })
+
+// Dispatch is the main function of the programs that the probe runs; false when args name none of them. Every program that
+// calls Start or a probe has to call it first thing, because it is itself what they run.
+func Dispatch(args []string) bool {
+	if len(args) < 2 {
+		return false
+	}
+	switch args[1] {
+	case "init":
+		Init(args[2:])
+	case "try-bind":
+		TryBind()
+	case "try-mount":
+		TryMount()
+	case "try-nothing":
+	default:
+		return false
+	}
+	return true
+}
 
 // TryMount is the main function of the probe's program: a tmpfs and a bind mount.
 func TryMount() {

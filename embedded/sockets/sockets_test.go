@@ -16,15 +16,11 @@ import (
 
 // TestMain lets the test binary stand in for shim, which Start re-executes.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 {
-		switch os.Args[1] {
-		case "init":
-			Init(os.Args[2:])
-		case "try-bind":
-			TryBind()
-		case "try-mount":
-			TryMount()
-		}
+	if Dispatch(os.Args) {
+		os.Exit(0)
+	}
+	if len(os.Args) > 4 && os.Args[1] == "connect-loop" {
+		connectLoop(os.Args[2], os.Args[3], os.Args[4])
 	}
 	os.Exit(m.Run())
 }

@@ -20,12 +20,6 @@ func main() {
 	}
 	args := os.Args[2:]
 	switch os.Args[1] {
-	case "init":
-		sockets.Init(args)
-	case "try-bind":
-		sockets.TryBind()
-	case "try-mount":
-		sockets.TryMount()
 	case "probe":
 		_ = json.NewEncoder(os.Stdout).Encode(sockets.Probe())
 	case "supervise":
@@ -35,7 +29,9 @@ func main() {
 	case "run":
 		runMain(args)
 	default:
-		fail(2, fmt.Errorf("no command %q", os.Args[1]))
+		if !sockets.Dispatch(os.Args) {
+			fail(2, fmt.Errorf("no command %q", os.Args[1]))
+		}
 	}
 }
 
@@ -66,8 +62,9 @@ func ctlMain(args []string) {
 func runMain(args []string) {
 	flags := flag.NewFlagSet("shim run", flag.ExitOnError)
 	slot := flags.Int("slot", 0, "slot of the cluster")
+	resolv := flags.String("resolv", "", "file to show at /etc/resolv.conf instead of the cluster's own")
 	_ = flags.Parse(args)
-	code, err := sockets.RunClient(*slot, flags.Args())
+	code, err := sockets.RunClient(*slot, *resolv, flags.Args())
 	if err != nil {
 		fail(code, err)
 	}
