@@ -29,7 +29,7 @@ class ConfigError(LabkitError):
 
 
 class MachineError(LabkitError):
-    """This machine lacks something that is needed (a kernel feature, a program, space); `labkit doctor` lists it."""
+    """This machine lacks what is needed: a kernel feature, a program, space. `labkit doctor` lists it."""
 
 
 class AcquireError(LabkitError):
@@ -49,7 +49,7 @@ class KubeError(LabkitError):
 
 
 class WaitTimeout(LabkitError):
-    """A condition did not come true before its deadline; the hint carries the reason seen in status and events."""
+    """A condition did not come true before its deadline; the hint says why, from status and events."""
 
 
 class CheckFailed(LabkitError):

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -83,7 +82,9 @@ def bench_up(report: Report) -> None:
     ups, downs, memory = [], [], []
     for _ in range(3):
         clusters: list[Cluster] = []
-        ups.append(seconds(lambda made=clusters: made.append(labkit.up("bench-up", workers=2, listener=silent))))
+        ups.append(
+            seconds(lambda made=clusters: made.append(labkit.up("bench-up", workers=2, listener=silent)))
+        )
         time.sleep(20)
         memory.append(clusters[0].status().memory_bytes / MIB)
         downs.append(seconds(clusters[0].down))
@@ -104,7 +105,9 @@ def bench_pods(report: Report, cluster: Cluster) -> None:
             time.sleep(1)
             space.kubectl("scale", "deployment/web", "--replicas=10")
             took = watching.result(timeout=120)
-        report.add("pod created → Ready, 1 → 10 replicas, s", spread(took), "1 beyond the probe's period of 1")
+        report.add(
+            "pod created → Ready, 1 → 10 replicas, s", spread(took), "1 beyond the probe's period of 1"
+        )
 
 
 def ready_times(cluster: Cluster, space: str, known: set[str], count: int) -> list[float]:
@@ -168,7 +171,20 @@ def mapped(address: str) -> str:
 
 def redis_benchmark(host: str, requests: int) -> tuple[float, float]:
     """Requests per second and median latency in ms of 10 clients."""
-    argv = ["redis-benchmark", "-h", host, "-p", "6379", "-c", "10", "-n", str(requests), "-t", "ping_inline", "--csv"]
+    argv = [
+        "redis-benchmark",
+        "-h",
+        host,
+        "-p",
+        "6379",
+        "-c",
+        "10",
+        "-n",
+        str(requests),
+        "-t",
+        "ping_inline",
+        "--csv",
+    ]
     lines = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
     fields = dict(zip(*([x.strip('"') for x in line.split(",")] for line in lines[:2]), strict=False))
     return float(fields["rps"]), float(fields["p50_latency_ms"])
@@ -200,7 +216,10 @@ def bench_sockets(report: Report, cluster: Cluster) -> None:
             inside.append(float(space.exec("client", "python3", "-c", program, address)))
             argv = [sys.executable, "-c", program, mapped(address)]
             outside.append(float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout))
-    report.add("connect in a pod and on the host, µs", f"{statistics.median(inside):.0f} and {statistics.median(outside):.0f}")
+    report.add(
+        "connect in a pod and on the host, µs",
+        f"{statistics.median(inside):.0f} and {statistics.median(outside):.0f}",
+    )
     added = [a - b for a, b in zip(inside, outside, strict=True)]
     report.add("added by the socket supervisor, µs per connect", spread(added, 0), "60")
 
@@ -210,7 +229,9 @@ def bench_nodes(report: Report) -> None:
     cells = []
     for workers in (2, 5, 10):
         clusters: list[Cluster] = []
-        took = seconds(lambda n=workers, made=clusters: made.append(labkit.up("bench-nodes", workers=n, listener=silent)))
+        took = seconds(
+            lambda n=workers, made=clusters: made.append(labkit.up("bench-nodes", workers=n, listener=silent))
+        )
         time.sleep(10)
         memory = clusters[0].status().memory_bytes / MIB
         clusters[0].down()
@@ -259,7 +280,10 @@ def bench_load(report: Report) -> None:
     cpu = (after.children_user + after.children_system) - (before.children_user + before.children_system)
     summary = result.summary()
     report.add("load generator, CPU ms per request at 300/s", f"{1000 * cpu / 3000:.2f}")
-    report.add("load generator, latency p50 and p99 of an empty server, ms", f"{summary.p50_ms:.1f} and {summary.p99_ms:.1f}")
+    report.add(
+        "load generator, latency p50 and p99 of an empty server, ms",
+        f"{summary.p50_ms:.1f} and {summary.p99_ms:.1f}",
+    )
 
 
 ASYNC_SERVER = """
@@ -277,13 +301,26 @@ asyncio.run(main())
 def bench_proxy(report: Report) -> None:
     """The Service proxy's own Go benchmark."""
     argv = [str(go()), "test", "-trimpath", "-gcflags=all=-dwarf=false", "-run=^$", "-bench=.", "./vip"]
-    done = subprocess.run(argv, cwd=acquire.sources(), env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True)
+    done = subprocess.run(
+        argv, cwd=acquire.sources(), env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True
+    )
     for name, value, unit in re.findall(r"^Benchmark(\S+)\s+\d+\s+([\d.]+) (\S+)", done.stdout, re.MULTILINE):
         report.add(f"go benchmark {name}", f"{value} {unit}")
 
 
-ALONE = {"import": bench_import, "up": bench_up, "nodes": bench_nodes, "load": bench_load, "proxy": bench_proxy}
-ON_A_CLUSTER = {"pods": bench_pods, "service": bench_service, "sockets": bench_sockets, "many": bench_many_pods}
+ALONE = {
+    "import": bench_import,
+    "up": bench_up,
+    "nodes": bench_nodes,
+    "load": bench_load,
+    "proxy": bench_proxy,
+}
+ON_A_CLUSTER = {
+    "pods": bench_pods,
+    "service": bench_service,
+    "sockets": bench_sockets,
+    "many": bench_many_pods,
+}
 
 
 def main(names: list[str]) -> int:

@@ -15,9 +15,13 @@ def main() -> int:
     folder, program = acquire.sources(), go(print)
     gofmt = program.with_name("gofmt")
     if not gofmt.exists():  # Go from a Python package has it elsewhere
-        root = subprocess.run([str(program), "env", "GOROOT"], capture_output=True, text=True, check=True).stdout
+        root = subprocess.run(
+            [str(program), "env", "GOROOT"], capture_output=True, text=True, check=True
+        ).stdout
         gofmt = type(gofmt)(root.strip()) / "bin" / "gofmt"
-    unformatted = subprocess.run([str(gofmt), "-l", "."], cwd=folder, capture_output=True, text=True, check=True).stdout
+    unformatted = subprocess.run(
+        [str(gofmt), "-l", "."], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
     if unformatted:
         print(f"gofmt would change:\n{unformatted}")
     argv = [str(program), "test", *FLAGS, "-timeout=8m", "./..."]

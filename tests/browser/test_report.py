@@ -40,7 +40,9 @@ def test_every_lab_opens_from_the_index(index: Page) -> None:
         index.goto((REPORTS / "index.html").as_uri())
         index.locator(f"a[href='{href}']").first.click()
         assert index.locator("h1").first.inner_text()
-        assert index.evaluate("document.documentElement.scrollWidth") <= 1200, f"{href} is wider than the window"
+        assert index.evaluate("document.documentElement.scrollWidth") <= 1200, (
+            f"{href} is wider than the window"
+        )
 
 
 def test_a_narrow_window_needs_no_scrolling_to_the_side(index: Page) -> None:
