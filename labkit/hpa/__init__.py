@@ -3,6 +3,7 @@
 `decide` is one round of the controller of Kubernetes v1.37; `from_manifest` reads what it is told.
 """
 
+from labkit.hpa import workload
 from labkit.hpa.behavior import History
 from labkit.hpa.calculator import Proposal
 from labkit.hpa.decision import Decision, Observation, State, decide
@@ -16,6 +17,8 @@ from labkit.hpa.errors import (
 )
 from labkit.hpa.manifest import from_manifest, to_manifest, to_yaml
 from labkit.hpa.pods import Pod, PodMetric
+from labkit.hpa.scenario import Pipeline, Scenario, Service
+from labkit.hpa.simulate import Run, simulate, sweep
 from labkit.hpa.spec import (
     Behavior,
     Controller,
@@ -39,11 +42,15 @@ __all__ = [
     "MetricUnavailable",
     "Observation",
     "ObservationError",
+    "Pipeline",
     "Pod",
     "PodMetric",
     "Policy",
     "Proposal",
+    "Run",
     "ScalingRules",
+    "Scenario",
+    "Service",
     "ServiceError",
     "SpecError",
     "State",
@@ -54,6 +61,9 @@ __all__ = [
     "from_manifest",
     "replay",
     "replicas_for_resource",
+    "simulate",
+    "sweep",
     "to_manifest",
     "to_yaml",
+    "workload",
 ]
