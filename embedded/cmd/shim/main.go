@@ -10,16 +10,25 @@ import (
 	"os"
 	"strings"
 
+	"labkit.dev/embedded/rootfs"
+	"labkit.dev/embedded/shim"
 	"labkit.dev/embedded/sockets"
 	"labkit.dev/embedded/supervise"
 )
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(2, errors.New("usage: shim pod|supervise|ctl|run|probe …"))
+		fail(2, errors.New("usage: shim pod|end-pods|supervise|ctl|run|probe …"))
 	}
 	args := os.Args[2:]
+	sockets.EnterRootfs = rootfs.Enter
 	switch os.Args[1] {
+	case "pod":
+		if err := shim.Main(args); err != nil {
+			fail(1, err)
+		}
+	case "end-pods":
+		endPodsMain(args)
 	case "probe":
 		_ = json.NewEncoder(os.Stdout).Encode(sockets.Probe())
 	case "supervise":
@@ -57,6 +66,15 @@ func ctlMain(args []string) {
 		fail(1, err)
 	}
 	_, _ = os.Stdout.Write(answer)
+}
+
+func endPodsMain(args []string) {
+	flags := flag.NewFlagSet("shim end-pods", flag.ExitOnError)
+	dir := flags.String("dir", "", "directory of a node's pods")
+	_ = flags.Parse(args)
+	if err := shim.EndAll(*dir); err != nil {
+		fail(1, err)
+	}
 }
 
 func runMain(args []string) {

@@ -1,0 +1,271 @@
+package rootfs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxShadow bounds the entries of a directory of the host that is rebuilt because something is added to it.
+const maxShadow = 20000
+
+// Enter makes the plan the file system of this process, or of this thread alone when it joins another's; the caller must
+// have a mount namespace of its own, and executes a program from this thread next. Capabilities that came with a user
+// namespace are dropped.
+func Enter(raw json.RawMessage) error {
+	runtime.LockOSThread()
+	var plan Plan
+	if err := json.Unmarshal(raw, &plan); err != nil {
+		return fmt.Errorf("rootfs: %w", err)
+	}
+	var err error
+	if plan.Join != "" {
+		err = join(plan.Join)
+	} else {
+		err = build(plan)
+	}
+	if err != nil {
+		return fmt.Errorf("rootfs: %w", err)
+	}
+	return dropCapabilities()
+}
+
+func join(namespace string) error {
+	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("the container's mount namespace: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Setns(fd, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("setns: %w", err)
+	}
+	return nil
+}
+
+func build(plan Plan) error {
+	root, err := tree(plan.Mounts)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("labkit", plan.Stage, "tmpfs", unix.MS_NOSUID, "mode=0755,size=64m"); err != nil {
+		return fmt.Errorf("tmpfs at %s: %w", plan.Stage, err)
+	}
+	b := builder{}
+	if err := b.shadow(root, "/", plan.Stage); err != nil {
+		return err
+	}
+	for _, target := range b.readOnly {
+		if err := remountReadOnly(target); err != nil {
+			return fmt.Errorf("make %s read-only: %w", strings.TrimPrefix(target, plan.Stage), err)
+		}
+	}
+	if err := unix.Chdir(plan.Stage); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach the old root: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+type builder struct{ readOnly []string }
+
+// shadow fills the empty directory target with what host has, bound or linked, and with what n adds.
+func (b *builder) shadow(n *node, host, target string) error {
+	if host == "/dev" {
+		return b.devices(n, target)
+	}
+	entries, err := os.ReadDir(host)
+	if err != nil {
+		return err
+	}
+	if len(entries) > maxShadow {
+		return fmt.Errorf("%s has %d entries; nothing can be added to it", host, len(entries))
+	}
+	for _, entry := range entries {
+		if n.children[entry.Name()] != nil {
+			continue
+		}
+		if err := show(filepath.Join(host, entry.Name()), filepath.Join(target, entry.Name()), entry.Type()); err != nil {
+			return err
+		}
+	}
+	return b.fill(n, host, target)
+}
+
+// show makes an entry of the host appear at target. One that is gone or may not be seen is left out.
+func show(host, target string, kind os.FileMode) error {
+	if kind&os.ModeSymlink != 0 {
+		link, err := os.Readlink(host)
+		if err == nil {
+			err = os.Symlink(link, target)
+		}
+		return err
+	}
+	if err := mountPoint(target, !kind.IsDir()); err != nil {
+		return err
+	}
+	err := unix.Mount(host, target, "", unix.MS_BIND|unix.MS_REC, "")
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
+		return os.Remove(target)
+	}
+	if err != nil {
+		return fmt.Errorf("show %s: %w", host, err)
+	}
+	return nil
+}
+
+// fill creates n's children in target, a directory that may be written to.
+func (b *builder) fill(n *node, host, target string) error {
+	for name, child := range n.children {
+		inner := filepath.Join(target, name)
+		if err := mountPoint(inner, child.file); err != nil {
+			return err
+		}
+		outer := ""
+		if host != "" {
+			outer = filepath.Join(host, name)
+		}
+		if err := b.make(child, outer, inner, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// make makes n at target, which exists. Host is the same path on the host, or "" where it has none. An empty directory of
+// our own (fresh) is filled as it is; otherwise target shows the host's.
+func (b *builder) make(n *node, host, target string, fresh bool) error {
+	if n.mount != nil {
+		if err := unix.Mount(n.mount.Source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount %s at %s: %w", n.mount.Source, n.mount.Target, err)
+		}
+		if n.mount.ReadOnly {
+			b.readOnly = append(b.readOnly, target)
+		}
+		return b.fill(n, "", target)
+	}
+	info, err := os.Lstat(host)
+	if host == "" || err != nil || !info.IsDir() {
+		return b.fill(n, "", target)
+	}
+	if n.fits(host) && host != "/dev" {
+		if fresh {
+			if err := unix.Mount(host, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+				return fmt.Errorf("show %s: %w", host, err)
+			}
+		}
+		for name, child := range n.children {
+			if err := b.make(child, filepath.Join(host, name), filepath.Join(target, name), false); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !fresh {
+		if err := unix.Mount("labkit", target, "tmpfs", unix.MS_NOSUID, "size=64m"); err != nil {
+			return fmt.Errorf("tmpfs at %s: %w", host, err)
+		}
+	}
+	_ = os.Chmod(target, info.Mode().Perm()|info.Mode()&os.ModeSticky|0o700)
+	return b.shadow(n, host, target)
+}
+
+// fits tells whether the host's directory has a mount point of the right kind for each of n's children.
+func (n *node) fits(host string) bool {
+	for name, child := range n.children {
+		info, err := os.Lstat(filepath.Join(host, name))
+		if err != nil || info.IsDir() == child.file || info.Mode()&os.ModeSymlink != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// mountPoint makes an empty file or directory, unless something is there.
+func mountPoint(target string, file bool) error {
+	if _, err := os.Lstat(target); err == nil {
+		return nil
+	}
+	if !file {
+		return os.Mkdir(target, 0o755)
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// devices fills /dev with what a container has; what else the machine has is not shown.
+func (b *builder) devices(n *node, target string) error {
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue"} {
+		info, err := os.Lstat("/dev/" + name)
+		if err != nil || n.children[name] != nil {
+			continue
+		}
+		if err := show("/dev/"+name, filepath.Join(target, name), info.Mode().Type()); err != nil {
+			return err
+		}
+	}
+	for name, link := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		if err := os.Symlink(link, filepath.Join(target, name)); err != nil {
+			return err
+		}
+	}
+	return b.fill(n, "", target)
+}
+
+// remountReadOnly keeps the flags that the mount has, which may be locked (mount_namespaces(7)).
+func remountReadOnly(target string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(target, &fs); err != nil {
+		return err
+	}
+	flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY)
+	for have, flag := range map[int64]uintptr{
+		unix.ST_NOSUID: unix.MS_NOSUID, unix.ST_NODEV: unix.MS_NODEV, unix.ST_NOEXEC: unix.MS_NOEXEC,
+		unix.ST_NOATIME: unix.MS_NOATIME, unix.ST_NODIRATIME: unix.MS_NODIRATIME, unix.ST_RELATIME: unix.MS_RELATIME,
+	} {
+		if int64(fs.Flags)&have != 0 {
+			flags |= flag
+		}
+	}
+	return unix.Mount("", target, "", flags, "")
+}
+
+// dropCapabilities gives up what a user namespace brought. Real root keeps what it has.
+func dropCapabilities() error {
+	ids, err := os.ReadFile("/proc/thread-self/uid_map")
+	if err != nil {
+		return err
+	}
+	if strings.Join(strings.Fields(string(ids)), " ") == "0 0 4294967295" {
+		return nil
+	}
+	for capability := uintptr(0); capability <= unix.CAP_LAST_CAP; capability++ {
+		_ = unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+	}
+	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
+}
