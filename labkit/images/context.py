@@ -95,12 +95,22 @@ def copy(recipe: Recipe, step: Copy, context: Context, rootfs: Path) -> None:
     dest = rootfs / join(step.workdir, step.dest).lstrip("/")
     into = step.dest.endswith(("/", ".")) or dest.is_dir()
     for path in (path for _, paths in found for path in paths):
-        if (context.root / path).is_dir():
-            for child in context.below(path):
-                _copy_one(recipe, step, context, child, dest / child.relative_to(path), rootfs)
+        real = _followed(recipe, step, context, path)
+        if (context.root / real).is_dir():
+            for child in context.below(real):
+                _copy_one(recipe, step, context, child, dest / child.relative_to(real), rootfs)
             dest.mkdir(parents=True, exist_ok=True)
         else:
-            _copy_one(recipe, step, context, path, dest / path.name if into else dest, rootfs)
+            _copy_one(recipe, step, context, real, dest / path.name if into else dest, rootfs)
+
+
+def _followed(recipe: Recipe, step: Copy, context: Context, path: PurePosixPath) -> PurePosixPath:
+    """What a source is a link to: a link that is named itself is followed, those inside a directory are kept."""
+    target = (context.root / path).resolve()
+    if not target.is_relative_to(context.root):
+        hint = "Replace the link by the file itself, or by a relative link inside the context."
+        raise recipe.error(step.line, f"COPY {path} is a link that leaves the build context.", hint)
+    return PurePosixPath(target.relative_to(context.root).as_posix())
 
 
 def _copy_one(

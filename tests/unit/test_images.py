@@ -124,6 +124,20 @@ def test_copy_follows_dockerignore_globs_and_directories(context: Path, store: i
     ]
 
 
+def test_links_named_in_copy_are_followed_and_those_inside_are_kept(
+    context: Path, store: images.ImageStore
+) -> None:
+    (context / "alias").symlink_to("src")
+    (context / "src/main.link").symlink_to("main.py")
+    (context / "Dockerfile").write_text("FROM python\nCOPY alias /app\nCOPY src/main.link /one/\n")
+    rootfs = images.build(context, "a", store=store).rootfs
+    assert rootfs is not None and not (rootfs / "app").is_symlink()
+    assert (rootfs / "app/main.link").readlink() == Path("main.py")
+    assert (rootfs / "one/main.link").read_text() == "print(1)\n" and not (
+        rootfs / "one/main.link"
+    ).is_symlink()
+
+
 def test_same_content_same_digest_and_the_layer_is_shared(context: Path, store: images.ImageStore) -> None:
     first = images.build(context, "a:1", store=store)
     again = images.build(context, "a:2", store=store)
