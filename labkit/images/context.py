@@ -105,7 +105,7 @@ def copy(recipe: Recipe, step: Copy, context: Context, rootfs: Path) -> None:
 
 
 def _followed(recipe: Recipe, step: Copy, context: Context, path: PurePosixPath) -> PurePosixPath:
-    """What a source is a link to: a link that is named itself is followed, those inside a directory are kept."""
+    """What a source is: a link that COPY names is followed; links inside a directory are kept."""
     target = (context.root / path).resolve()
     if not target.is_relative_to(context.root):
         hint = "Replace the link by the file itself, or by a relative link inside the context."
