@@ -2,9 +2,29 @@ package main
 
 import (
 	"errors"
-	"fmt"
+	"flag"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"labkit.dev/embedded/node"
+	"labkit.dev/embedded/runtime"
 )
 
-func runNode(string, []string) error {
-	return errors.Join(fmt.Errorf("not built yet: waits for embedded/runtime"))
+// runNode runs the kubelet with the process runtime in it.
+func runNode(_ string, args []string) error {
+	options, err := node.ParseFlags(args, os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return node.Run(options, func(o *node.Options) (node.Runtime, error) {
+		return runtime.New(runtime.Config{
+			NodeDir: filepath.Dir(o.PodsDir), ImagesDir: o.ImagesDir, ShimPath: o.Shim,
+			PodPrefix: o.PodCIDR, NodeAddress: o.NodeIP,
+			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		})
+	})
 }
