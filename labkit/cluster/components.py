@@ -174,6 +174,7 @@ class _Plan:
             *self._serving("controller-manager"),
             f"--requestheader-client-ca-file={pki}/front-proxy-ca.crt", "--leader-elect=false",
             "--use-service-account-credentials=true", "--controllers=*,bootstrapsigner,tokencleaner",
+            "--kube-api-qps=200", "--kube-api-burst=400",
             f"--root-ca-file={pki}/ca.crt", f"--service-account-private-key-file={pki}/sa.key",
             f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
             f"--cluster-name={self.directory.name}", f"--service-cluster-ip-range={self.slot.service_cidr}",
@@ -206,7 +207,7 @@ class _Plan:
     def vip(self) -> list[str]:
         return [
             f"--kubeconfig={self.conf}/vip.kubeconfig", f"--slot={self.slot.number}",
-            f"--volumes-dir={self.directory / 'volumes'}", *self._serving("vip"),
+            f"--volumes-dir={self.directory / 'volumes'}", *self._serving("vip")[:2],
         ]  # fmt: skip
 
     def _identity(self, name: str) -> list[str]:

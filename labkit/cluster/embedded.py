@@ -176,7 +176,7 @@ class EmbeddedCluster(Cluster):
         Args:
             drain: first move its pods elsewhere, as `kubectl drain` does; else they are lost.
         """
-        self._node(name)
+        _, node = self._node(name)
         if drain:
             moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
             self.kubectl("drain", name, *moved)
@@ -192,7 +192,8 @@ class EmbeddedCluster(Cluster):
         self._forgiving(lambda: self.kube.request("DELETE", f"/api/v1/nodes/{name}"))
         with self.directory.change() as state:
             state.nodes.pop(name, None)
-        shutil.rmtree(self.directory.node(name), ignore_errors=True)
+        for path in (self.directory.node(name), self.directory.kubelet_root(node.machine)):
+            shutil.rmtree(path, ignore_errors=True)
 
     def stop_kubelet(self, name: str) -> None:
         """Stop a node's kubelet by SIGTERM. Its pods run on."""

@@ -65,7 +65,7 @@ def write_configuration(directory: Directory, slot: Slot, name: str, node: Node)
     """Write kubelet.yaml, and the directories the kubelet expects."""
     file = directory.node(name) / "kubelet.yaml"
     write(file, yaml.safe_dump(configuration(directory, slot, name, node), sort_keys=False))
-    for part in ("manifests", "pki", "root", "pods"):
+    for part in ("manifests", "pki", "pods"):
         (directory.node(name) / part).mkdir(mode=0o700, exist_ok=True)
     return file
 
@@ -80,7 +80,7 @@ def component(
         str(binaries.kube), "node", f"--name={name}", f"--config={home / 'kubelet.yaml'}",
         f"--kubeconfig={home / 'kubelet.kubeconfig'}",
         f"--bootstrap-kubeconfig={home / 'bootstrap.kubeconfig'}", f"--cert-dir={home / 'pki'}",
-        f"--root-dir={home / 'root'}", f"--pods-dir={home / 'pods'}", f"--images-dir={images}",
+        f"--root-dir={directory.kubelet_root(node.machine)}", f"--pods-dir={home / 'pods'}", f"--images-dir={images}",
         f"--shim={binaries.shim}", f"--node-ip={machine.address}", f"--pod-cidr={machine.pod_cidr}",
         f"--cpus={node.cpus}", f"--memory={node.memory}",
         f"--provider-id=labkit://{directory.name}/{name}",

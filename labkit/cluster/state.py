@@ -18,8 +18,8 @@ from labkit.cluster.addresses import Slot
 from labkit.errors import ClusterError, ConfigError
 
 FORMAT = 1
-_PATH_LIMIT = 80 - len("/nodes/worker-62/root")
-"""The kubelet's sockets lie in its root directory, and a socket's path has at most 107 bytes."""
+_PATH_LIMIT = 80 - len("/kubelet-62")
+"""The kubelet's sockets lie in its root directory, whose path it wants to have at most 80 bytes."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,10 @@ class Directory:
     def node(self, name: str) -> Path:
         """A worker's directory."""
         return self.path / "nodes" / name
+
+    def kubelet_root(self, machine: int) -> Path:
+        """Root directory of a worker's kubelet; directly in here because its path must be short."""
+        return self.path / f"kubelet-{machine}"
 
     def create(self) -> None:
         """Make it, with nothing in it.

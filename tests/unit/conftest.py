@@ -1,0 +1,20 @@
+"""What unit tests share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from labkit.cluster.state import Directory
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Directory]:
+    """The empty directory of a cluster `lab`, with a short path, as sockets demand."""
+    with tempfile.TemporaryDirectory(prefix="lk.") as short:
+        monkeypatch.setenv("XDG_STATE_HOME", short)
+        made = Directory("lab")
+        made.create()
+        yield made
