@@ -205,6 +205,8 @@ def _failure(notebook: NotebookNode, error: str) -> Failure:
         text = "\n".join(failing[0].traceback) if failing else ""
         if "ended_after_s" in noted:
             error = f"The cell was still running after {noted['ended_after_s']:.0f} s, its limit."
+        elif "exit_code" in noted:
+            error = f"The cell's command failed with exit code {noted['exit_code']}."
         elif noted.get("died"):
             error = "The kernel died."
         return Failure(cell.id, cell.source, _ANSI.sub("", error).strip(), _ANSI.sub("", text).strip())

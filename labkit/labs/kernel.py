@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from papermill.engines import (  # type: ignore[import-untyped]
     papermill_engines,
 )
 
-from labkit.labs.metadata import steps_and_checks
+from labkit.labs.metadata import steps_and_checks, tags
 
 ENGINE = "labkit"
 GRACE_S = 15.0
@@ -55,8 +56,14 @@ def kernel_manager() -> Iterator[tuple[AsyncKernelManager, dict[str, str]]]:
             ip=str(Path(folder) / "k"),
             connection_file=str(Path(folder) / "kernel.json"),
         )
-        own = {"IPYTHONDIR": str(Path(folder) / "ipython"), "LABKIT_HEADLESS": "1", "NO_COLOR": "1"}
-        env = {**os.environ, **own}
+        beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        own = {
+            "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "LABKIT_HEADLESS": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "100",
+        }
+        env = {**os.environ, **own, "PATH": beside}
         try:
             yield manager, env
         finally:
@@ -107,8 +114,10 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
             try:
                 with self._limited(cell):
                     self.execute_cell(cell, index)
-                # IPython's `!command` swallows the interrupt, so the cell ends as if all were well.
-                ok = "ended_after_s" not in cell.metadata.get("labkit", {})
+                # IPython's `!command` fails without an error, and swallows the interrupt of the limit.
+                self._judge_shell(cell)
+                noted = cell.metadata.get("labkit", {})
+                ok = not {"ended_after_s", "exit_code"} & set(noted)
                 if not ok:
                     self.nb_man.cell_exception(cell, cell_index=index)
                     return
@@ -146,6 +155,22 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
             for timer in timers:
                 timer.cancel()
 
+    def _judge_shell(self, cell: NotebookNode) -> None:
+        """Note a cell whose last `!command` failed, unless its tag says that it may."""
+        if cell.cell_type != "code" or not re.search(r"^\s*!", cell.source, re.MULTILINE):
+            return
+        code = self._value("get_ipython().user_ns.get('_exit_code', 0)")
+        if code not in (None, "0") and "may-fail" not in tags(cell):
+            _note(cell, exit_code=code)
+
+    def _value(self, expression: str, code: str = "") -> str | None:
+        """The repr of an expression in the kernel, after some code; None when either fails."""
+        msg_id = self.kc.execute(code, store_history=False, user_expressions={"value": expression})
+        reply = self.wait_for_reply(msg_id)
+        content = reply["content"] if reply else {}
+        shown = content.get("user_expressions", {}).get("value", {}).get("data", {}).get("text/plain")
+        return None if shown is None else str(shown)
+
     def _prove(self, check_cell: NotebookNode) -> None:
         """Run the check before its step; what came of it is noted in the check's cell."""
         code = (
@@ -153,15 +178,9 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
             f"_labkit_proof = _labkit_prove({check_cell.source!r}, globals())"
         )
         with self._limited(check_cell):
-            msg_id = self.kc.execute(code, store_history=False, user_expressions={"proof": "_labkit_proof"})
-            reply = self.wait_for_reply(msg_id)
-        content = reply["content"] if reply else {}
-        shown = content.get("user_expressions", {}).get("proof", {}).get("data", {}).get("text/plain")
-        if shown is None:
-            said = f"not carried out: {content.get('ename', 'no reply')}: {content.get('evalue', '')}"
-            proof = {"fails": False, "said": said}
-        else:
-            proof = ast.literal_eval(shown)
+            shown = self._value("_labkit_proof", code)
+        failed = {"fails": False, "said": "the proof could not be carried out"}
+        proof = failed if shown is None else ast.literal_eval(shown)
         _note(check_cell, proof=proof)
 
 

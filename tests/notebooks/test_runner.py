@@ -113,6 +113,16 @@ def test_a_cell_may_have_its_own_limit(tmp_path):
     assert run.failure is not None and "after 1 s, its limit" in run.failure.error
 
 
+def test_a_command_that_fails_fails_the_cell(tmp_path):
+    run = execute(write(tmp_path, standard(step="!echo out; exit 3")), tmp_path / "out.ipynb", PARAMETERS)
+    assert run.failure is not None and "exit code 3" in run.failure.error and run.failure.cell_id == "step"
+
+
+def test_a_command_may_fail_where_its_cell_says_so(tmp_path):
+    cells = [*standard(), code("no", "!false", "may-fail"), code("yes", "!true")]
+    assert execute(write(tmp_path, cells), tmp_path / "out.ipynb", PARAMETERS).state == "passed"
+
+
 def test_a_dead_kernel_is_a_failure_not_a_hang(tmp_path):
     run = execute(
         write(tmp_path, standard(step="import os; os._exit(3)")), tmp_path / "out.ipynb", PARAMETERS
