@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from labkit.cluster.base import Cluster
 from labkit.cluster.phases import Listener, shown
 from labkit.errors import ConfigError
+from labkit.tools import kubectl
 
 PROVIDERS = {
     "embedded": "labkit.cluster.embedded:EmbeddedCluster",
@@ -44,6 +47,8 @@ def up(
         listener: told of each phase; by default they are printed.
         options: of the provider, such as `workers=2`, `cpus=2`, `memory="4Gi"`; see `labkit up --help`.
 
+    In a notebook, KUBECONFIG and PATH are set, so that `!kubectl` speaks to the cluster.
+
     Raises:
         ConfigError: a name or option cannot be, or the cluster exists with other options.
         MachineError, AcquireError, ClusterError, WaitTimeout: it cannot start; the hint says what to do.
@@ -51,9 +56,22 @@ def up(
     made = provider_class(provider)
     if listener is not None:
         cluster: Cluster = made.up(name, listener, **options)
+        _speak_to(cluster)
         return cluster
     with shown() as printed:
         return up(name, provider, listener=printed, **options)
+
+
+def _speak_to(cluster: Cluster) -> None:
+    """In a notebook: let `!kubectl` and `!labkit` be ours, and speak to this cluster."""
+    if "ipykernel" not in sys.modules:
+        return
+    os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    for folder in (str(Path(sys.executable).parent), str(kubectl().parent)):
+        if folder not in folders:
+            folders.insert(0, folder)
+    os.environ["PATH"] = os.pathsep.join(folders)
 
 
 def open_cluster(name: str, provider: str | None = None) -> Cluster:
