@@ -2,7 +2,9 @@
 //
 // A seccomp filter in the program's processes hands bind, connect and sends with an address to this package
 // (seccomp_unotify(2)), which carries them out on the program's own socket with the address rewritten by a Policy.
-// Open connections are never touched.
+// Open connections are never touched. What programs see is not rewritten: a socket's own address is the mapped one, and answers of
+// name servers come from cluster DNS's real address and port (musl's resolver refuses those; glibc, Go and c-ares take them).
+// This is no isolation: a program that wants to can get around it.
 package sockets
 
 import (
