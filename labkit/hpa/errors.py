@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from labkit.errors import ConfigError, LabkitError
 
+T = TypeVar("T")
 INT32_MAX = 2**31 - 1
 
 
@@ -79,3 +80,11 @@ def choice(field: str, value: Any, allowed: Collection[str], kind: type[HpaError
     if not isinstance(value, str) or value not in allowed:
         raise kind(field, f"found {value!r}", f"Give one of: {', '.join(allowed)}.")
     return value
+
+
+def inside(prefix: str, build: Callable[[], T]) -> T:
+    """The value of `build()`, its errors' fields counted from `prefix`."""
+    try:
+        return build()
+    except HpaError as error:
+        raise error.under(prefix) from None

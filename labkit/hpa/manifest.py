@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from labkit.hpa.errors import SpecError, choice
+from labkit.hpa.errors import SpecError, choice, inside
 from labkit.hpa.quantities import approximate, quantity, thousandths
 from labkit.hpa.spec import (
     DEFAULT_SCALE_DOWN,
@@ -26,7 +26,6 @@ from labkit.hpa.spec import (
     Target,
     cpu_utilization,
     default_metrics,
-    inside,
 )
 
 KIND: Final = "HorizontalPodAutoscaler"

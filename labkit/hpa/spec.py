@@ -7,15 +7,13 @@ pkg/controller/podautoscaler/config/v1alpha1/defaults.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
-from labkit.hpa.errors import HpaError, SpecError, choice, number, whole
+from labkit.hpa.errors import SpecError, choice, number, whole
 
 MAX_WINDOW_SECONDS: Final = 3600
 MAX_PERIOD_SECONDS: Final = 1800
-T = TypeVar("T")
 SOURCES: Final = ("Resource", "ContainerResource", "Pods", "Object", "External")
 
 
@@ -214,11 +212,3 @@ class HpaSpec:
             down = controller.tolerance if rules.scale_down.tolerance is None else rules.scale_down.tolerance
             up = controller.tolerance if rules.scale_up.tolerance is None else rules.scale_up.tolerance
         return down, up
-
-
-def inside(prefix: str, build: Callable[[], T]) -> T:
-    """The value of `build()`, its errors' fields counted from `prefix`."""
-    try:
-        return build()
-    except HpaError as error:
-        raise error.under(prefix) from None

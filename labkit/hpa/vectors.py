@@ -12,7 +12,7 @@ from typing import Any
 from labkit.hpa.behavior import History
 from labkit.hpa.calculator import Fleet, Tolerance, propose
 from labkit.hpa.decision import Observation, State, decide
-from labkit.hpa.errors import HpaError, MetricUnavailable, ObservationError, number, whole
+from labkit.hpa.errors import HpaError, MetricUnavailable, ObservationError, inside, number, whole
 from labkit.hpa.manifest import rules_from
 from labkit.hpa.pods import Pod, PodMetric
 from labkit.hpa.spec import (
@@ -24,7 +24,6 @@ from labkit.hpa.spec import (
     Metric,
     Target,
     cpu_utilization,
-    inside,
 )
 
 Case = Mapping[str, Any]
