@@ -186,7 +186,7 @@ class Resume(_Start):
                 reclaim_slot(self.supervisor, self.binaries.shim, self.slot, self.directory)
             step.tell("it runs already" if running else f"supervisor started, slot {self.state.slot}")
         self.control_plane()
-        joined = {n for n in self.state.nodes if (self.directory.node(n) / "kubelet.kubeconfig").exists()}
+        joined = {n for n in self.state.nodes if kubelet.has_certificate(self.directory, n)}
         back = [n for n in sorted(joined) if not self.state.nodes[n].lost]
         self.supervisor.apply([self._node(name) for name in back])
         with self.joins(sorted(set(self.state.nodes) - joined)):

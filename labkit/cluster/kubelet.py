@@ -80,12 +80,18 @@ def component(
         str(binaries.kube), "node", f"--name={name}", f"--config={home / 'kubelet.yaml'}",
         f"--kubeconfig={home / 'kubelet.kubeconfig'}",
         f"--bootstrap-kubeconfig={home / 'bootstrap.kubeconfig'}", f"--cert-dir={home / 'pki'}",
-        f"--root-dir={directory.kubelet_root(node.machine)}", f"--pods-dir={home / 'pods'}", f"--images-dir={images}",
+        f"--root-dir={directory.kubelet_root(node.machine)}", f"--pods-dir={home / 'pods'}",
+        f"--images-dir={images}",
         f"--shim={binaries.shim}", f"--node-ip={machine.address}", f"--pod-cidr={machine.pod_cidr}",
         f"--cpus={node.cpus}", f"--memory={node.memory}",
         f"--provider-id=labkit://{directory.name}/{name}",
     ]  # fmt: skip
     return Component(f"node-{name}", argv + ([f"--node-labels={labels}"] if labels else []))
+
+
+def has_certificate(directory: Directory, name: str) -> bool:
+    """Whether a worker has joined: its request was approved and it has stored its certificate."""
+    return (directory.node(name) / "pki/kubelet-client-current.pem").exists()
 
 
 def node_of(component_name: str) -> str:
