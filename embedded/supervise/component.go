@@ -102,7 +102,12 @@ func (r *runner) once() *Exit {
 	spec := sockets.Spec{Argv: c.Argv, Env: append(os.Environ(), c.Env...), Dir: c.Dir, Plain: c.Policy == "none"}
 	if err := r.starter.start(cmd, spec); err != nil {
 		fmt.Fprintf(log, "%s supervise: %s does not start: %v\n", time.Now().Format(time.RFC3339), c.Name, err)
-		return &Exit{Code: 127, Error: err.Error(), At: time.Now()}
+		code := 128
+		var failure *sockets.StartError
+		if errors.As(err, &failure) {
+			code = failure.Code
+		}
+		return &Exit{Code: code, Error: err.Error(), At: time.Now()}
 	}
 	r.mu.Lock()
 	r.process, r.started = cmd.Process, time.Now()
@@ -160,6 +165,8 @@ func (r *runner) status() Status {
 	switch {
 	case r.process != nil:
 		s.Pid, s.State = r.process.Pid, Running
+	case r.wanted && r.last != nil && r.last.Error != "":
+		s.State = Failed
 	case r.wanted:
 		s.State = BackOff
 	}

@@ -2,7 +2,10 @@
 // with a back-off, writes their logs, and takes orders on a socket in the cluster's state directory.
 package supervise
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Component is one program to keep running.
 type Component struct {
@@ -12,6 +15,10 @@ type Component struct {
 	Dir    string   `json:"dir,omitempty"`
 	Policy string   `json:"policy,omitempty"` // "host" (default) or "none"
 	Log    string   `json:"log"`
+}
+
+func (c Component) equal(d Component) bool {
+	return slices.Equal(c.Argv, d.Argv) && slices.Equal(c.Env, d.Env) && c.Dir == d.Dir && c.Policy == d.Policy && c.Log == d.Log
 }
 
 // Request is one line that a client sends.
@@ -37,6 +44,7 @@ type Response struct {
 const (
 	Running = "running"
 	BackOff = "backoff" // ended by itself; is started again after a pause
+	Failed  = "failed"  // could not be started; is tried again after a pause
 	Stopped = "stopped" // on request
 )
 

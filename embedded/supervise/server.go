@@ -15,9 +15,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"labkit.dev/embedded/sockets"
 )
 
-const defaultGrace = 10 * time.Second
+const (
+	defaultGrace = 10 * time.Second
+	callLimit    = 5 * time.Minute // a shutdown stops one component after the other
+)
 
 // Server is the supervisor of one cluster.
 type Server struct {
@@ -26,6 +30,7 @@ type Server struct {
 	mu      sync.Mutex
 	order   []string // as they were first applied
 	runners map[string]*runner
+	closing bool // nothing is started any more
 	done    chan struct{}
 	once    sync.Once
 }
@@ -56,6 +61,7 @@ func Run(dir string, slot int) error {
 	go func() {
 		<-ended
 		s.shutdown(nil)
+		s.end()
 	}()
 	go s.accept(listener)
 	for minute := time.NewTicker(time.Minute); ; {
@@ -70,12 +76,15 @@ func Run(dir string, slot int) error {
 
 // listen makes the control socket. Its path may be longer than a socket's name can be, so it goes by the directory's descriptor.
 func listen(dir string) (*net.UnixListener, error) {
+	if _, err := Call(dir, []byte(`{"op":"status"}`)); err == nil {
+		return nil, fmt.Errorf("%s: a supervisor runs here already", dir)
+	}
 	handle, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer handle.Close()
-	_ = os.Remove(filepath.Join(dir, "control.sock"))
+	_ = os.Remove(filepath.Join(dir, "control.sock")) // of one that was killed
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
 	name := fmt.Sprintf("/proc/self/fd/%d/control.sock", handle.Fd())
@@ -100,7 +109,7 @@ func (s *Server) accept(listener *net.UnixListener) {
 // converse answers a client's requests, one line each. Only our own user is answered.
 func (s *Server) converse(conn *net.UnixConn) {
 	defer conn.Close()
-	if !sameUser(conn) {
+	if !sockets.SameUser(conn) {
 		return
 	}
 	lines := bufio.NewReader(conn)
@@ -120,24 +129,11 @@ func (s *Server) converse(conn *net.UnixConn) {
 		if json.NewEncoder(conn).Encode(response) != nil {
 			return
 		}
-		if request.Op == "shutdown" && response.Error == "" {
-			s.once.Do(func() { close(s.done) })
+		if request.Op == "shutdown" {
+			s.end()
 			return
 		}
 	}
-}
-
-func sameUser(conn *net.UnixConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	same := false
-	_ = raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		same = err == nil && int(cred.Uid) == os.Getuid()
-	})
-	return same
 }
 
 func (s *Server) do(q Request) error {
@@ -170,7 +166,7 @@ func (s *Server) do(q Request) error {
 	}
 	switch q.Op {
 	case "start":
-		r.start()
+		return s.start(r)
 	case "stop":
 		r.stop(sig, grace)
 	case "remove":
@@ -186,7 +182,7 @@ func (s *Server) do(q Request) error {
 	return nil
 }
 
-// apply adds or changes components and starts them. One whose command changed is restarted.
+// apply adds or changes components and starts them. One that changed is restarted.
 func (s *Server) apply(components []Component) error {
 	for _, c := range components {
 		if c.Name == "" || len(c.Argv) == 0 || c.Log == "" {
@@ -201,7 +197,7 @@ func (s *Server) apply(components []Component) error {
 		}
 		s.mu.Unlock()
 		r.mu.Lock()
-		same := slices.Equal(r.component.Argv, c.Argv) && slices.Equal(r.component.Env, c.Env)
+		same := r.component.equal(c)
 		r.mu.Unlock()
 		if !same {
 			r.stop(syscall.SIGTERM, defaultGrace)
@@ -209,8 +205,21 @@ func (s *Server) apply(components []Component) error {
 		r.mu.Lock()
 		r.component = c
 		r.mu.Unlock()
-		r.start()
+		if err := s.start(r); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// start starts a component, unless a shutdown has begun, which might have passed it by.
+func (s *Server) start(r *runner) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return errors.New("the supervisor is shutting down")
+	}
+	r.start()
 	return nil
 }
 
@@ -242,13 +251,16 @@ func (s *Server) rotateLogs() {
 	}
 }
 
-// shutdown stops everything: what order names first, then the rest, last started first. From a signal, it also ends Run.
+// end lets Run return.
+func (s *Server) end() { s.once.Do(func() { close(s.done) }) }
+
+// shutdown stops everything: what order names first, then the rest, last started first.
 func (s *Server) shutdown(order []string) {
 	s.mu.Lock()
+	s.closing = true
 	names := slices.Clone(s.order)
 	s.mu.Unlock()
 	slices.Reverse(names)
-	fromSignal := order == nil
 	for _, name := range append(slices.Clone(order), names...) {
 		s.mu.Lock()
 		r := s.runners[name]
@@ -257,12 +269,9 @@ func (s *Server) shutdown(order []string) {
 			r.stop(syscall.SIGTERM, defaultGrace)
 		}
 	}
-	if fromSignal {
-		s.once.Do(func() { close(s.done) })
-	}
 }
 
-// Call sends one request to the supervisor of the cluster in dir.
+// Call sends one request, a line of JSON, to the supervisor of the cluster in dir, and returns the line that answers it.
 func Call(dir string, request []byte) ([]byte, error) {
 	handle, err := os.Open(dir)
 	if err != nil {
@@ -274,6 +283,7 @@ func Call(dir string, request []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(callLimit))
 	if _, err := conn.Write(append(request, '\n')); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,9 @@ package supervise
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,11 +16,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "init" {
-		sockets.Init(os.Args[2:])
+	if sockets.Dispatch(os.Args) {
+		os.Exit(0)
 	}
-	if len(os.Args) > 1 && os.Args[1] == "try-bind" {
-		sockets.TryBind()
+	if len(os.Args) > 2 && os.Args[1] == "supervise" {
+		if err := Run(os.Args[2], testSlot+1); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -137,8 +143,8 @@ func TestProgramThatIgnoresTheSignalIsKilledAfterItsGrace(t *testing.T) {
 func TestProgramThatCannotStartBacksOffAndSaysWhy(t *testing.T) {
 	dir := serve(t)
 	ask(t, dir, Request{Op: "apply", Components: []Component{component(dir, "no-such-program")}})
-	s := waitFor(t, dir, "two attempts", func(s Status) bool { return s.Restarts >= 2 })
-	if s.LastExit == nil || !strings.Contains(s.LastExit.Error, "no-such-program") {
+	s := waitFor(t, dir, "two attempts", func(s Status) bool { return s.Restarts >= 2 && s.State == Failed })
+	if s.LastExit == nil || s.LastExit.Code != 127 || !strings.Contains(s.LastExit.Error, "no-such-program") {
 		t.Errorf("%+v", s)
 	}
 	log, _ := os.ReadFile(filepath.Join(dir, "c.log"))
@@ -179,6 +185,7 @@ func TestLongLogIsRotatedWhileTheComponentWrites(t *testing.T) {
 
 func TestRunStartsProgramsOutsideTheFilter(t *testing.T) {
 	dir := serve(t)
+	ask(t, dir, Request{Op: "status"})
 	out := filepath.Join(t.TempDir(), "out")
 	if err := RunOnce(dir, []string{"sh", "-c", "echo $" + Variable + " > " + out}); err != nil {
 		t.Fatal(err)
@@ -190,5 +197,154 @@ func TestRunStartsProgramsOutsideTheFilter(t *testing.T) {
 	err = RunOnce(dir, []string{"sh", "-c", "echo no luck >&2; exit 3"})
 	if err == nil || !strings.Contains(err.Error(), "no luck") || !strings.Contains(err.Error(), "3") {
 		t.Errorf("%v", err)
+	}
+}
+
+// daemon starts a supervisor as a process of its own.
+func daemon(t *testing.T) (dir string, cmd *exec.Cmd) {
+	t.Helper()
+	if err := sockets.Supported(); err != nil {
+		t.Skip("this sandbox has no seccomp user notification: ", err)
+	}
+	dir = t.TempDir()
+	cmd = exec.Command("/proc/self/exe", "supervise", dir)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return dir, cmd
+}
+
+// gone waits until a process has ended, whether somebody has waited for it or not.
+func gone(pid int) bool {
+	for range 100 {
+		if command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); len(command) == 0 {
+			return true
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return false
+}
+
+func TestComponentsDieWithTheirSupervisorAndCanBeResumed(t *testing.T) {
+	dir, cmd := daemon(t)
+	plain := component(dir, "sleep", "60")
+	plain.Name, plain.Policy = "d", "none"
+	r := ask(t, dir, Request{Op: "apply", Components: []Component{component(dir, "sleep", "60"), plain}})
+	for range 100 {
+		if r = ask(t, dir, Request{Op: "status"}); running(r.Components[0]) && running(r.Components[1]) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond) // the thread that started them must live on
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	for _, s := range r.Components {
+		if !gone(s.Pid) {
+			t.Errorf("%s survived", s.Name)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- Run(dir, testSlot+1) }() // the same place and slot
+	if r := ask(t, dir, Request{Op: "status"}); r.Slot != testSlot+1 {
+		t.Errorf("%+v", r)
+	}
+	ask(t, dir, Request{Op: "shutdown"})
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTerminationStopsTheLastStartedFirst(t *testing.T) {
+	dir, cmd := daemon(t)
+	trace := filepath.Join(dir, "trace")
+	var components []Component
+	for _, name := range []string{"a", "b", "c"} {
+		c := component(dir, "sh", "-c", "trap 'sleep 0.1; echo "+name+" >> "+trace+"; exit 0' TERM; echo up; while :; do sleep 0.02; done")
+		c.Name, c.Log = name, filepath.Join(dir, name)
+		components = append(components, c)
+	}
+	ask(t, dir, Request{Op: "apply", Components: components})
+	for _, c := range components {
+		for range 100 {
+			if log, _ := os.ReadFile(c.Log); len(log) > 0 {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if text, _ := os.ReadFile(trace); string(text) != "c\nb\na\n" {
+		t.Errorf("%q", text)
+	}
+}
+
+func TestShutdownFollowsTheGivenOrderAndStartsNothingMore(t *testing.T) {
+	dir, cmd := daemon(t)
+	trace := filepath.Join(dir, "trace")
+	script := func(name string) Component {
+		c := component(dir, "sh", "-c", "trap 'sleep 0.3; echo "+name+" >> "+trace+"; exit 0' TERM; while :; do sleep 0.02; done")
+		c.Name = name
+		return c
+	}
+	ask(t, dir, Request{Op: "apply", Components: []Component{script("a"), script("b")}})
+	time.Sleep(300 * time.Millisecond) // for the traps
+	answered := make(chan Response, 1)
+	go func() { answered <- ask(t, dir, Request{Op: "shutdown", Order: []string{"a"}}) }()
+	time.Sleep(100 * time.Millisecond)
+	if r := ask(t, dir, Request{Op: "apply", Components: []Component{script("late")}}); !strings.Contains(r.Error, "shutting down") {
+		t.Errorf("%+v", r)
+	}
+	if r := <-answered; r.Error != "" || r.Components[0].State != Stopped {
+		t.Errorf("%+v", r)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if text, _ := os.ReadFile(trace); string(text) != "a\nb\n" {
+		t.Errorf("%q", text)
+	}
+}
+
+func TestOnlyAChangedComponentIsRestarted(t *testing.T) {
+	dir := serve(t)
+	c := component(dir, "sleep", "60")
+	ask(t, dir, Request{Op: "apply", Components: []Component{c}})
+	first := waitFor(t, dir, "running", running)
+	ask(t, dir, Request{Op: "apply", Components: []Component{c}})
+	if same := waitFor(t, dir, "running", running); same.Pid != first.Pid {
+		t.Error("restarted without need")
+	}
+	c.Env = []string{"X=1"}
+	ask(t, dir, Request{Op: "apply", Components: []Component{c}})
+	changed := waitFor(t, dir, "running", running)
+	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", changed.Pid))
+	if changed.Pid == first.Pid || !strings.Contains(string(env), "\x00X=1\x00") {
+		t.Errorf("%+v %q", changed, env)
+	}
+}
+
+func TestOneSupervisorPerDirectory(t *testing.T) {
+	dir := serve(t)
+	ask(t, dir, Request{Op: "status"})
+	if err := Run(dir, testSlot+2); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Error(err)
+	}
+}
+
+func TestFrozenComponentCanBeStopped(t *testing.T) {
+	dir := serve(t)
+	ask(t, dir, Request{Op: "apply", Components: []Component{component(dir, "sleep", "60")}})
+	s := waitFor(t, dir, "running", running)
+	ask(t, dir, Request{Op: "signal", Name: "c", Signal: "STOP"})
+	begin := time.Now()
+	ask(t, dir, Request{Op: "stop", Name: "c"})
+	if !gone(s.Pid) || time.Since(begin) > 3*time.Second {
+		t.Error("took ", time.Since(begin))
 	}
 }

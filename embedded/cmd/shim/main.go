@@ -8,6 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"labkit.dev/embedded/rootfs"
@@ -20,6 +22,9 @@ func main() {
 	if len(os.Args) < 2 {
 		fail(2, errors.New("usage: shim pod|end-pods|supervise|ctl|run|probe …"))
 	}
+	// One shim runs per pod: small rather than fast, but with a processor to spare while the socket filter's loop waits.
+	debug.SetGCPercent(50)
+	runtime.GOMAXPROCS(2)
 	args := os.Args[2:]
 	sockets.EnterRootfs = rootfs.Enter
 	switch os.Args[1] {
@@ -66,6 +71,10 @@ func ctlMain(args []string) {
 		fail(1, err)
 	}
 	_, _ = os.Stdout.Write(answer)
+	var response supervise.Response
+	if err := json.Unmarshal(answer, &response); err != nil || response.Error != "" {
+		os.Exit(1)
+	}
 }
 
 func endPodsMain(args []string) {
