@@ -39,6 +39,8 @@ func loadServer(ctx context.Context, o *Options) (*options.KubeletServer, error)
 	flags.HostnameOverride, flags.NodeIP = o.Name, o.NodeIP.String()
 	flags.KubeletConfigFile, flags.KubeConfig, flags.BootstrapKubeconfig = o.Config, o.Kubeconfig, o.BootstrapKubeconfig
 	flags.CertDirectory, flags.RootDirectory = o.CertDir, o.RootDir
+	// One more than the default, so that `kubectl logs --previous` works while the last container has ended and not restarted.
+	flags.MaxPerPodContainerCount = 2
 	flags.NodeLabels, config.ProviderID = o.Labels, o.ProviderID
 	if err := options.ValidateKubeletFlags(flags); err != nil {
 		return nil, err
