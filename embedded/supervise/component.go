@@ -32,39 +32,44 @@ type runner struct {
 	last      *Exit
 	changed   chan struct{} // closed and replaced at each change of wanted
 	idle      chan struct{} // closed when the runner's loop has ended
+	tried     chan struct{} // closed when the first process has been started, or could not be
 }
 
 func newRunner(s *starter, c Component) *runner {
-	r := &runner{starter: s, component: c, changed: make(chan struct{}), idle: make(chan struct{})}
+	r := &runner{starter: s, component: c, changed: make(chan struct{}), idle: make(chan struct{}), tried: make(chan struct{})}
 	close(r.idle)
+	close(r.tried)
 	return r
 }
 
-// start makes the component run, if it does not yet.
-func (r *runner) start() {
+// start makes the component run, if it does not yet. The channel is closed when its process has been started or could not be.
+func (r *runner) start() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.wanted {
-		return
+	if !r.wanted {
+		r.wanted = true
+		previous := r.idle
+		tried := make(chan struct{})
+		r.idle, r.tried = make(chan struct{}), tried
+		go r.loop(previous, r.idle, sync.OnceFunc(func() { close(tried) }))
 	}
-	r.wanted = true
-	previous := r.idle
-	r.idle = make(chan struct{})
-	go r.loop(previous, r.idle)
+	return r.tried
 }
 
 // loop runs the component again and again while it is wanted.
-func (r *runner) loop(previous, idle chan struct{}) {
+func (r *runner) loop(previous, idle chan struct{}, tried func()) {
 	defer close(idle)
+	defer tried()
 	<-previous
 	pause := firstPause
 	for {
 		begin := time.Now()
-		exit := r.once()
+		exit := r.once(tried)
 		r.mu.Lock()
 		r.last, r.process = exit, nil
 		wanted, changed := r.wanted, r.changed
 		r.mu.Unlock()
+		tried()
 		if !wanted {
 			return
 		}
@@ -88,8 +93,8 @@ func (r *runner) loop(previous, idle chan struct{}) {
 	}
 }
 
-// once runs the component's process until it ends.
-func (r *runner) once() *Exit {
+// once runs the component's process until it ends; started is called when there is one.
+func (r *runner) once(started func()) *Exit {
 	r.mu.Lock()
 	c := r.component
 	r.mu.Unlock()
@@ -115,6 +120,7 @@ func (r *runner) once() *Exit {
 		_ = cmd.Process.Kill()
 	}
 	r.mu.Unlock()
+	started()
 	err = cmd.Wait()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // helpers it may have left
 	exit := &Exit{Code: cmd.ProcessState.ExitCode(), At: time.Now()}

@@ -212,14 +212,17 @@ func (s *Server) apply(components []Component) error {
 	return nil
 }
 
-// start starts a component, unless a shutdown has begun, which might have passed it by.
+// start starts a component and waits until its process is there or could not be started. It fails once a shutdown has
+// begun, which might have passed the component by.
 func (s *Server) start(r *runner) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closing {
+		s.mu.Unlock()
 		return errors.New("the supervisor is shutting down")
 	}
-	r.start()
+	tried := r.start()
+	s.mu.Unlock()
+	<-tried
 	return nil
 }
 

@@ -98,8 +98,11 @@ func running(s Status) bool { return s.State == Running }
 
 func TestKilledComponentIsRestartedAndCounted(t *testing.T) {
 	dir := serve(t)
-	ask(t, dir, Request{Op: "apply", Components: []Component{component(dir, "sleep", "60")}})
-	first := waitFor(t, dir, "running", running)
+	r := ask(t, dir, Request{Op: "apply", Components: []Component{component(dir, "sleep", "60")}})
+	first := r.Components[0] // the answer comes when the process is there
+	if !running(first) || first.Pid == 0 {
+		t.Errorf("%+v", first)
+	}
 	_ = syscall.Kill(first.Pid, syscall.SIGKILL)
 	second := waitFor(t, dir, "restarted", func(s Status) bool { return running(s) && s.Pid != first.Pid })
 	if second.Restarts != 1 || second.LastExit == nil || second.LastExit.Signal != "SIGKILL" {
