@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -102,27 +103,18 @@ func (r *Runtime) settle(ctx context.Context, c *container, err error) error {
 
 // stopSignal is the pod's, or SIGTERM.
 func (c *container) stopSignal() syscall.Signal {
-	name := c.config.GetStopSignal().String()
-	if number, offset, ok := strings.Cut(name, "PLUS"); ok { // SIGRTMINPLUS3
-		if value := realTime(number, offset); value != 0 {
-			return value
-		}
-	}
+	name := strings.TrimPrefix(c.config.GetStopSignal().String(), "SIGNAL_")
 	if number := unix.SignalNum(name); number != 0 {
 		return number
 	}
-	return syscall.SIGTERM
-}
-
-// Real-time signals as C libraries count them: the first two are their own.
-const sigRTMin, sigRTMax = 34, 64
-
-func realTime(base, offset string) syscall.Signal {
-	n := 0
-	if _, err := fmt.Sscanf(offset, "%d", &n); err != nil || base != "SIGRTMIN" || sigRTMin+n > sigRTMax {
-		return 0
+	// Real-time signals count from the first that C libraries leave to programs, or from the last.
+	for base, number := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
+		if offset, ok := strings.CutPrefix(name, base); ok {
+			n, _ := strconv.Atoi(strings.NewReplacer("PLUS", "", "MINUS", "-").Replace(offset))
+			return syscall.Signal(number + n)
+		}
 	}
-	return syscall.Signal(sigRTMin + n)
+	return syscall.SIGTERM
 }
 
 // RemoveContainer kills what runs of a container and removes its files; its log stays, as the kubelet wants.
