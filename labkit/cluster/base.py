@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -128,8 +128,12 @@ class Cluster(ABC):
         """Stop the cluster and remove everything that belongs to it."""
 
     @abstractmethod
-    def build_image(self, path: str | Path, tag: str) -> Image:
-        """Build an image from the Dockerfile in a directory, so that pods can use it as `tag`."""
+    def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
+        """Build an image from the Dockerfile in a directory, so that pods can use it as `tag`.
+
+        Args:
+            build_args: values for the Dockerfile's ARGs.
+        """
 
     @cached_property
     def kube(self) -> Kube:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -81,11 +81,11 @@ class EmbeddedCluster(Cluster):
             tear_down(self.directory)
         self.__dict__.pop("kube", None)
 
-    def build_image(self, path: str | Path, tag: str) -> Image:
+    def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
         """Build a bundle from a Dockerfile; see `labkit image build`."""
         from labkit.images import build
 
-        return build(path, tag)
+        return build(path, tag, build_args=build_args)
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
         """Program and environment of a shell that sees the cluster as a pod does.
