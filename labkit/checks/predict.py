@@ -76,7 +76,7 @@ class Prediction:
         return bundle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """A prediction beside the measurement."""
 
@@ -103,6 +103,8 @@ class Comparison:
     def __str__(self) -> str:
         said, was = _text(self.predicted, self.unit), _text(self.actual, self.unit)
         return f"You said {said}; it was {was}: {self.verdict}.{' ' + self.why if self.why else ''}"
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         said, was = (html.escape(_text(one, self.unit)) for one in (self.predicted, self.actual))

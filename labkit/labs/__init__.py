@@ -1,7 +1,5 @@
-"""Labs: their metadata, how they are executed headless, and the report of a run."""
+"""Labs: their metadata, how they are executed headless, and the report of a run.
 
-from __future__ import annotations
-
-from labkit.labs.metadata import Lab, find_labs, load_lab, notebooks_dir
-
-__all__ = ["Lab", "find_labs", "load_lab", "notebooks_dir"]
+`metadata` reads notebooks, `execute` and `kernel` run one, `run` runs several on a cluster and `report` tells
+of it; `phaselog` and `visit` are for the notebooks themselves.
+"""
