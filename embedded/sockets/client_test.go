@@ -1,20 +1,22 @@
 package sockets
 
 import (
-	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"labkit.dev/embedded/loopback"
 )
 
-// client runs `shim run` for slot 7 in a process of its own, as RunClient owns its process.
-func client(env []string, argv ...string) (*exec.Cmd, *bytes.Buffer) {
+// client runs `shim run` for slot 7 (or that of TEST_SLOT) in a process of its own, as RunClient owns its process.
+func client(env []string, argv ...string) (*exec.Cmd, *lockedBuffer) {
 	cmd := exec.Command("/proc/self/exe", append([]string{"run-client"}, argv...)...)
-	var out bytes.Buffer
+	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &out, append(os.Environ(), env...)
 	return cmd, &out
 }
@@ -47,17 +49,32 @@ func TestClientForwardsSignals(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	out.waitFor(t, "ready")
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if got := exitCode(cmd.Wait()); got != 5 || !strings.Contains(out.String(), "got it") {
 		t.Error(got, out)
 	}
 }
 
+// freeSlot is a slot that no cluster of this machine uses, and the address of its DNS.
+func freeSlot(t *testing.T) (slot int, dns string) {
+	t.Helper()
+	for slot := loopback.Slots - 1; slot >= 0; slot-- {
+		dns := loopback.Plan{Slot: slot}.DNS().String()
+		if trial, err := net.ListenPacket("udp", dns+":10053"); err == nil {
+			trial.Close()
+			return slot, dns
+		}
+	}
+	t.Skip("clusters run in all slots")
+	return 0, ""
+}
+
 func TestClientReachesTheClusterByName(t *testing.T) {
 	need(t, "python3", "getent")
-	server := "127.103.0.10:10053" // cluster DNS of slot 7
-	nameServerAt(t, server, ".svc.cluster.local.", "127.103.250.78")
+	slot, dns := freeSlot(t)
+	nameServerAt(t, dns+":10053", ".svc.cluster.local.", "127.103.250.78")
+	t.Setenv("TEST_SLOT", strconv.Itoa(slot))
 	short := []string{"getent", "ahostsv4", "web.shop"}
 	for name, env := range map[string][]string{"own resolv.conf": nil, "variables": {"LABKIT_NO_USERNS=1"}} {
 		cmd, out := client(env, short...)
@@ -67,11 +84,11 @@ func TestClientReachesTheClusterByName(t *testing.T) {
 	}
 	if MountsSupported() == nil {
 		cmd, out := client(nil, "cat", resolvConf)
-		if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "nameserver 127.103.0.10\n") || !strings.Contains(out.String(), "svc.cluster.local") {
+		if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "nameserver "+dns+"\n") || !strings.Contains(out.String(), "svc.cluster.local") {
 			t.Error(err, out)
 		}
 		before, _ := os.ReadFile(resolvConf)
-		if strings.Contains(string(before), "127.103.0.10") {
+		if strings.Contains(string(before), dns) {
 			t.Error("the machine's resolv.conf was changed")
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,7 +55,11 @@ func helper(name string, args []string) {
 		fmt.Println(Supported())
 		os.Exit(0)
 	case "run-client":
-		code, err := RunClient(7, "", args)
+		slot, err := strconv.Atoi(os.Getenv("TEST_SLOT"))
+		if err != nil {
+			slot = 7
+		}
+		code, err := RunClient(slot, "", args)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
