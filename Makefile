@@ -33,7 +33,7 @@ $(UV):
 	@echo "setup: installing the Python packages of requirements.lock into .venv"
 	@$(UV) venv -q --clear --python $(PYTHON) .venv
 	@$(UV) pip sync -q --python .venv/bin/python --require-hashes requirements.lock
-	@$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
+	@$(UV) pip install -q --python .venv/bin/python --no-deps -e .
 	@touch $@
 
 labs: setup ## Set up, run the labs headless, write reports/index.html (PROVIDER=embedded|kind, LABS="00 08", SPEED=class|ci)
