@@ -53,7 +53,7 @@ def examine() -> list[Finding]:
     for look in looks:
         try:
             seen = look()
-        except (LabkitError, OSError) as err:
+        except (LabkitError, OSError, ValueError, KeyError) as err:
             hint = err.hint if isinstance(err, LabkitError) else ""
             said = err.message if isinstance(err, LabkitError) else str(err)
             seen = Finding(look.__name__.strip("_"), "missing", said, hint)

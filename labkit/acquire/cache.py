@@ -136,8 +136,10 @@ def _downloaded(key: str, new: Path, progress: Progress, note: Callable[[str], N
         return ""
     with tarfile.open(archive) as tar:
         for member in tar:
-            if member.name in PROGRAMS and member.isreg():
-                tar.extract(member, new, filter="data")
+            content = tar.extractfile(member) if member.name in PROGRAMS else None
+            if content:
+                with (new / member.name).open("wb") as stream:
+                    shutil.copyfileobj(content, stream)
     archive.unlink()
     missing = [name for name in PROGRAMS if not (new / name).is_file()]
     if missing:

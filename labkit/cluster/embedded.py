@@ -192,8 +192,8 @@ class EmbeddedCluster(Cluster):
         self._forgiving(lambda: self.kube.request("DELETE", f"/api/v1/nodes/{name}"))
         with self.directory.change() as state:
             state.nodes.pop(name, None)
-        for path in (self.directory.node(name), self.directory.kubelet_root(node.machine)):
-            shutil.rmtree(path, ignore_errors=True)
+        for folder in (self.directory.node(name), self.directory.kubelet_root(node.machine)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def stop_kubelet(self, name: str) -> None:
         """Stop a node's kubelet by SIGTERM. Its pods run on."""

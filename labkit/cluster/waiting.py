@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,11 @@ from labkit.cluster.state import Directory
 from labkit.errors import KubeError, WaitTimeout
 
 _LINES = 8
+_LOOKED_AT = 300
+_ERROR = re.compile(
+    r"^[EF]\d{4} |\b(error|fatal|panic|failed|cannot|refused|denied|unknown|in use|not (provided|found))\b",
+    re.I,
+)
 
 
 def wait_for(
@@ -51,11 +57,12 @@ def wait_for(
 
 
 def log_tail(directory: Directory, component: str) -> str:
-    """The last lines of a component's log, with its path."""
+    """The last lines of a component's log that tell of an error (else its last ones), with its path."""
     path = log_file(directory, component)
     try:
         with path.open(errors="replace") as stream:
-            lines = "".join(deque(stream, _LINES)).rstrip()
+            lines = list(deque(stream, _LOOKED_AT))
     except OSError:
         return f"{component} has written no log."
-    return f"The end of {path}:\n{lines}"
+    told = [line for line in lines if _ERROR.search(line)] or lines
+    return f"From {path}:\n{''.join(told[-_LINES:]).rstrip()}"

@@ -1,0 +1,138 @@
+"""The command labkit without a cluster: what it lists, refuses and finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from labkit.cluster.pki import Authority, kubeconfig
+from labkit.cluster.providers import provider_class
+from labkit.cluster.show import duration, merge_kubeconfig
+from labkit.cluster.state import Directory
+from labkit.doctor import examine
+from labkit.errors import ConfigError
+
+COMMANDS = ("up", "down", "status", "logs", "doctor", "kubeconfig", "shell", "build", "run", "image")
+
+
+def labkit(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command, as a process."""
+    argv = [sys.executable, "-m", "labkit", *args]
+    return subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200", **env})
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> dict[str, str]:
+    """An environment without clusters."""
+    return {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+
+def test_help_lists_the_commands() -> None:
+    said = labkit("--help").stdout
+    assert [name for name in COMMANDS if f"│ {name} " not in said] == []
+    assert "--speed" in labkit("run", "--help").stdout
+    assert "inspect" in labkit("image", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("down", "nobody"), 1, "There is no cluster 'nobody'"),
+        (("logs", "etcd"), 1, "There is no cluster 'lab'"),
+        (("kubeconfig", "nobody"), 1, "There is no cluster"),
+        (("shell", "nobody"), 1, "There is no cluster"),
+        (("up", "Not-A-Name"), 2, "cannot be a name"),
+        (("up", "--provider", "kind"), 2, "not available yet in this version"),
+        (("up", "--provider", "clouds"), 2, "There is no provider 'clouds'"),
+        (("up", "-o", "hpa_sync_s=soon"), 2, "NAME=NUMBER"),
+        (("up", "-o", "workerz=3"), 2, "no option 'workerz'"),
+        (("up", "--workers", "99"), 2, "0 to 62"),
+        (("down", "lab", "--all"), 2, "Either a name or --all"),
+    ],
+)
+def test_wrong_use_is_one_message_and_an_exit_code(
+    empty: dict[str, str], args: tuple[str, ...], code: int, said: str
+) -> None:
+    done = labkit(*args, **empty)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stderr
+
+
+def test_without_clusters_nothing_is_an_error(empty: dict[str, str]) -> None:
+    assert "There is no cluster" in labkit("status", **empty).stdout
+    assert json.loads(labkit("status", "--json", **empty).stdout) == []
+    assert labkit("down", "--all", **empty).returncode == 0
+
+
+def test_doctor_tells_of_everything_for_people_and_scripts() -> None:
+    findings = {finding.name: finding for finding in examine()}
+    names = {"Python", "System", "Cluster programs", "Pod addresses", "Pod mounts", "kubectl", "Go", "Memory",
+             "inotify", "Open files", "Slots", "Docker"}  # fmt: skip
+    assert names <= set(findings)
+    assert {finding.status for finding in findings.values()} <= {"ok", "warning", "missing"}
+    assert all(finding.advice for finding in findings.values() if finding.status != "ok")
+    done = labkit("doctor", "--json")
+    assert {each["name"] for each in json.loads(done.stdout)} == set(findings)
+    assert done.returncode == (1 if any(f.status == "missing" for f in findings.values()) else 0)
+    assert "what to do" in labkit("doctor").stdout
+
+
+def test_doctor_names_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import labkit.doctor
+
+    monkeypatch.setattr(labkit.doctor.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(labkit.doctor.acquire, "cached", lambda: None)
+    files = {"/proc/sys/kernel/seccomp/actions_avail": "kill trap", "/proc/meminfo": "MemAvailable: 9 kB"}
+    monkeypatch.setattr(labkit.doctor, "_read", lambda path: files.get(path, ""))
+    findings = {finding.name: finding for finding in labkit.doctor.examine()}
+    assert findings["System"].status == "missing"
+    assert findings["Pod addresses"].status == "missing"
+    assert "seccomp" in findings["Pod addresses"].found
+    assert findings["Memory"].status == "warning"
+
+
+def test_planned_providers_are_named_as_such() -> None:
+    assert provider_class("embedded").provider == "embedded"
+    with pytest.raises(ConfigError, match="not available yet in this version"):
+        provider_class("existing")
+
+
+def test_a_merged_kubeconfig_keeps_what_was_there(
+    directory: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "config"
+    monkeypatch.setenv("KUBECONFIG", str(mine))
+    ca = Authority.create("ca")
+    text = kubeconfig(
+        "lab", "https://127.18.0.1:6443", ca.pair.certificate, "admin", ca.issue("me", client=True)
+    )
+    directory.kubeconfig.write_text(text)
+    merge_kubeconfig("lab", directory.kubeconfig)
+    content = yaml.safe_load(mine.read_text())
+    content["contexts"].append({"name": "work", "context": {"cluster": "c", "user": "u"}})
+    content["current-context"] = "work"
+    mine.write_text(yaml.safe_dump(content))
+    said = merge_kubeconfig("lab", directory.kubeconfig)
+    content = yaml.safe_load(mine.read_text())
+    assert [each["name"] for each in content["contexts"]] == ["work", "labkit-lab"]
+    assert content["current-context"] == "work"
+    assert content["contexts"][1]["context"] == {"cluster": "labkit-lab", "user": "labkit-lab"}
+    assert "labkit-lab" in said
+    assert mine.stat().st_mode & 0o077 == 0
+    mine.write_text("[1, 2]")
+    with pytest.raises(ConfigError, match="no kubeconfig"):
+        merge_kubeconfig("lab", directory.kubeconfig)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (119, "119 s"), (150, "2 min"), (7300, "2 h 2 min"), (200_000, "2 d 8 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
