@@ -3,6 +3,7 @@ package vip
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -33,6 +34,7 @@ func Main(args []string, output io.Writer) error {
 	volumes := f.String("volumes-dir", "", "directory for persistent volumes of StorageClasses with provisioner "+Provisioner)
 	certFile := f.String("tls-cert-file", "", "serving certificate of /healthz and /metrics; plain HTTP without one")
 	keyFile := f.String("tls-private-key-file", "", "its key")
+	clientCAFile := f.String("client-ca-file", "", "clients need a certificate of this authority")
 	verbose := f.Bool("verbose", false, "log refused connections too")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -59,7 +61,7 @@ func Main(args []string, output io.Writer) error {
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	server, err := controller.listenHealth(*certFile, *keyFile)
+	server, err := controller.listenHealth(*certFile, *keyFile, *clientCAFile)
 	if err != nil {
 		return err
 	}
@@ -67,7 +69,7 @@ func Main(args []string, output io.Writer) error {
 	return controller.Run(ctx)
 }
 
-func (c *Controller) listenHealth(certFile, keyFile string) (*http.Server, error) {
+func (c *Controller) listenHealth(certFile, keyFile, clientCAFile string) (*http.Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Healthy(); err != nil {
@@ -90,7 +92,18 @@ func (c *Controller) listenHealth(certFile, keyFile string) (*http.Server, error
 		if err != nil {
 			return nil, err
 		}
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+		settings := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		if clientCAFile != "" {
+			authority, err := os.ReadFile(clientCAFile)
+			if err != nil {
+				return nil, err
+			}
+			settings.ClientAuth, settings.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+			if !settings.ClientCAs.AppendCertsFromPEM(authority) {
+				return nil, fmt.Errorf("--client-ca-file: no certificate in %s", clientCAFile)
+			}
+		}
+		listener = tls.NewListener(listener, settings)
 	}
 	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
 	go func() {

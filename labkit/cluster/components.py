@@ -207,7 +207,7 @@ class _Plan:
     def vip(self) -> list[str]:
         return [
             f"--kubeconfig={self.conf}/vip.kubeconfig", f"--slot={self.slot.number}",
-            f"--volumes-dir={self.directory / 'volumes'}", *self._serving("vip")[:2],
+            f"--volumes-dir={self.directory / 'volumes'}", *self._serving("vip"),
         ]  # fmt: skip
 
     def _identity(self, name: str) -> list[str]:
