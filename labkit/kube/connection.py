@@ -169,7 +169,20 @@ class Connection:
             raise _Busy(f"{type(err).__name__} on {method} {path}") from err
         if code in (429, 502, 503, 504) or (code == 500 and "etcdserver" in text):
             raise _Busy(_message(text))
+        if code == 403 and not self._ready():
+            raise _Busy("it has just started and does not know its roles yet")
         raise _BY_CODE.get(code, KubeError)(_message(text), _hint(code))
+
+    def _ready(self) -> bool:
+        """Whether the server has started. Until it knows its roles it forbids everything to everybody."""
+        import urllib3
+        from kubernetes.client import ApiException
+
+        request = self.api.param_serialize("GET", "/readyz", auth_settings=["BearerToken"])
+        try:
+            return bool(self.api.call_api(*request, _request_timeout=(5.0, 5.0)).response.status == 200)
+        except (ApiException, urllib3.exceptions.HTTPError, OSError):
+            return False
 
     @property
     def dynamic(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -50,18 +49,13 @@ class Recording:
         named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: table for name, table in named.items() if isinstance(table, pd.DataFrame)}
 
-    def save(self, directory: str | Path, form: Literal["csv", "parquet"] = "csv") -> Path:
-        """Write a file per table, and recording.json; returns the directory, which is made."""
+    def save(self, directory: str | Path) -> Path:
+        """Write a CSV file per table, and recording.json; returns the directory, which is made."""
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
-            if form == "csv":
-                table.to_csv(path / f"{name}.csv", index=False)
-            else:
-                table.astype({c: str for c in ("before", "after", "value") if c in table}).to_parquet(
-                    path / f"{name}.parquet", index=False
-                )
-        about = {"started_at": self.started_at, "interval_s": self.interval_s, "form": form}
+            table.to_csv(path / f"{name}.csv", index=False)
+        about = {"started_at": self.started_at, "interval_s": self.interval_s}
         (path / "recording.json").write_text(json.dumps(about))
         return path
 
@@ -75,17 +69,15 @@ class Recording:
         path = Path(directory)
         try:
             about = json.loads((path / "recording.json").read_text())
-            read = pd.read_csv if about["form"] == "csv" else pd.read_parquet
             names = [each.name for each in fields(cls) if each.name not in ("started_at", "interval_s")]
-            tables = {name: _read(read, path / f"{name}.{about['form']}") for name in names}
+            tables = {name: _read(path / f"{name}.csv") for name in names}
             return cls(about["started_at"], about["interval_s"], **tables)
         except (OSError, ValueError, KeyError) as err:
             raise ConfigError(f"{path} has no readable recording: {err}.") from err
 
 
-def _read(read: object, file: Path) -> pd.DataFrame:
+def _read(file: Path) -> pd.DataFrame:
     try:
-        table: pd.DataFrame = read(file)  # type: ignore[operator]
-        return table
+        return pd.read_csv(file)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()

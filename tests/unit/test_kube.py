@@ -62,6 +62,7 @@ def test_refusals_are_typed_and_carry_the_servers_words(
     code: int, kind: type, server: Server, kube: Kube
 ) -> None:
     server.answers["/x"] = [(code, {"message": "no, because"})]
+    server.answers["/readyz"] = [(200, {})]
     with pytest.raises(kind, match="no, because"):
         kube.request("GET", "/x")
     assert server.seen.count("GET /x") == 1
@@ -73,6 +74,12 @@ def test_a_restarting_server_is_waited_for(server: Server, kube: Kube) -> None:
         (500, {"message": "etcdserver: no leader"}),
         (200, {"ok": 1}),
     ]
+    assert kube.request("GET", "/x") == {"ok": 1}
+
+
+def test_a_server_that_forbids_everything_while_it_starts_is_waited_for(server: Server, kube: Kube) -> None:
+    server.answers["/x"] = [(403, {"message": "no roles yet"}), (200, {"ok": 1})]
+    server.answers["/readyz"] = [(403, {})]
     assert kube.request("GET", "/x") == {"ok": 1}
 
 

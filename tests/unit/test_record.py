@@ -154,8 +154,7 @@ def test_a_server_that_goes_away_leaves_gaps_and_no_invented_rows(server: Server
         wait_until(lambda: len(recorder.recording().pods) > rows)
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_recordings_are_saved_and_loaded(form: Any, server: Server, tmp_path: Path) -> None:
+def test_recordings_are_saved_and_loaded(server: Server, tmp_path: Path) -> None:
     server.answers["/api/v1/namespaces/shop/pods"] = [
         (200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [POD]}),
         events(then="stay"),
@@ -163,7 +162,7 @@ def test_recordings_are_saved_and_loaded(form: Any, server: Server, tmp_path: Pa
     with Recorder(Kube(kubeconfig(tmp_path, server.port)), namespaces=["shop"], interval_s=0.2) as recorder:
         wait_until(lambda: len(recorder.recording().pods) >= 2)
     kept = recorder.recording()
-    loaded = Recording.load(kept.save(tmp_path / "kept", form))
+    loaded = Recording.load(kept.save(tmp_path / "kept"))
     assert loaded.started_at == kept.started_at
     assert loaded.pods["t_seconds"].tolist() == pytest.approx(kept.pods["t_seconds"].tolist())
     assert len(loaded.transitions) == len(kept.transitions) and loaded.hpas.empty
