@@ -44,6 +44,13 @@ class Profile:
         """Requests per second at times; at a jump the later value, 0 outside."""
         return self._at(np.asarray(t_seconds, dtype=float), "right")
 
+    def until(self, seconds: float) -> Profile:
+        """Its first `seconds`; all of it where it is not longer."""
+        if seconds >= self.duration_s:
+            return self
+        kept = tuple(point for point in self.points if point[0] < seconds)
+        return Profile((*kept, (seconds, float(self._at(np.asarray(seconds), "left")))))
+
     def expected_requests(self) -> float:
         """How many requests are to be expected in all."""
         return float(self._cumulative()[-1])

@@ -49,6 +49,7 @@ class Running:
         self._began = time.monotonic()
         self._words = ""
         self.started_at = 0.0
+        self._stopped_s = 0.0
         self._reader = threading.Thread(target=self._read, name="labkit-load", daemon=True)
         self._reader.start()
 
@@ -59,6 +60,11 @@ class Running:
         self.stop()
 
     @property
+    def t_seconds(self) -> float:
+        """Seconds since the profile's time 0."""
+        return time.time() - self.started_at
+
+    @property
     def done(self) -> bool:
         return not self._reader.is_alive()
 
@@ -66,7 +72,8 @@ class Running:
         """What has been measured so far (written twice a second)."""
         rows = list(self._rows)
         cpu_s, wall_s = self._end.get("cpu_s", 0.0), self._end.get("wall_s", 0.0)
-        return LoadResult(frame_of(rows, self._columns), self._profile, self.started_at, cpu_s, wall_s)
+        profile = self._profile.until(self._stopped_s) if self._stopped_s else self._profile
+        return LoadResult(frame_of(rows, self._columns), profile, self.started_at, cpu_s, wall_s)
 
     def result(self) -> LoadResult:
         """Wait for the end of the profile and return all.
@@ -81,8 +88,10 @@ class Running:
         return self.snapshot()
 
     def stop(self) -> LoadResult:
-        """End the load now; requests on their way may still be answered."""
+        """End the load now; requests on their way may still be answered. The result's profile ends here."""
         if self._process.stdin and not self._process.stdin.closed:
+            if not self.done:
+                self._stopped_s = max(0.1, self.t_seconds)
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
         return self.result()

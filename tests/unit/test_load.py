@@ -211,6 +211,15 @@ def test_stop_ends_early_and_keeps_what_was_measured(url: str) -> None:
         begin = time.monotonic()
         result = running.stop()
     assert time.monotonic() - begin < 5 and len(result.requests) > 10 and running.done
+    assert 0.6 < result.profile.duration_s < 10
+
+
+def test_the_beginning_of_a_profile() -> None:
+    profile = load.ramp(0, 10, 10) + load.constant(20, 10)
+    assert profile.until(5).points == ((0.0, 0.0), (5, 5.0))
+    assert profile.until(10).points[-1] == (10, 10.0)
+    assert profile.until(15).rate(12) == 20 and profile.until(15).duration_s == 15
+    assert profile.until(99) is profile
 
 
 def test_a_killed_generator_is_one_clear_error(url: str) -> None:
