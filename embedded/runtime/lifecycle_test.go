@@ -205,6 +205,10 @@ func TestRestartedRuntimeAdoptsPods(t *testing.T) {
 		ends := f.startIn(pod, podConfig, &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "ends", Attempt: 3},
 			Image: &cri.ImageSpec{Image: HostImage}, Command: []string{"sh", "-c", "sleep 0.5; exit 9"}, Labels: map[string]string{"a": "b"}})
 		before := f.status(running)
+		environment, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", f.shimPid(pod)))
+		if !strings.Contains(string(environment), shim.SandboxVariable+"="+pod+"\x00") {
+			t.Errorf("the shim cannot be found by its environment: %q", environment)
+		}
 		address := f.address(pod)
 		f.Close(testContext)
 		size := func() int64 { info, _ := os.Stat(before.LogPath); return info.Size() }

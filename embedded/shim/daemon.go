@@ -60,6 +60,16 @@ func daemonize(dir string, pod Pod) error {
 	return errors.New(strings.Join(refused, "; "))
 }
 
+// marks are the variables of our environment by which a cluster finds its processes.
+func marks() (out []string) {
+	for _, entry := range os.Environ() {
+		if strings.HasPrefix(entry, "LABKIT_") {
+			out = append(out, entry)
+		}
+	}
+	return out
+}
+
 func spawn(dir string, way *syscall.SysProcAttr, mode, reason string) error {
 	log, err := os.OpenFile(filepath.Join(dir, "shim.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -73,7 +83,7 @@ func spawn(dir string, way *syscall.SysProcAttr, mode, reason string) error {
 	defer reader.Close()
 	cmd := exec.Command("/proc/self/exe", "pod", "--dir", dir, "--serve", mode, reason)
 	cmd.Args[0] = "shim"
-	cmd.Env = []string{"GOMAXPROCS=2", "GOGC=50"}
+	cmd.Env = append(marks(), "GOMAXPROCS=2", "GOGC=50", SandboxVariable+"="+filepath.Base(dir))
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, way
 	cmd.ExtraFiles = []*os.File{writer}
@@ -134,6 +144,7 @@ func prepare(dir string, pod Pod, args []string) (*net.UnixListener, *server, er
 		return nil, nil, fmt.Errorf("prctl: %w", err)
 	}
 	unix.Umask(0o022)
+	_ = os.WriteFile("/proc/self/comm", []byte("shim"), 0) // or it would be "exe"
 	var listener *net.UnixListener
 	err := inDirectory(dir, socketName, func(name string) (err error) {
 		_ = os.Remove(name)
