@@ -18,12 +18,32 @@ func Links(root string, mounts []Mount) error {
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 			return err
 		}
-		if err := os.RemoveAll(link); err != nil {
+		if err := makeRoom(root, link); err != nil {
 			return err
 		}
 		if err := os.Symlink(m.Source, link); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// makeRoom removes what is in the place of a link: anything of the container's own, but nothing from within a volume except an
+// earlier link or an empty directory.
+func makeRoom(root, link string) error {
+	parent, err := filepath.EvalSymlinks(filepath.Dir(link))
+	if err != nil {
+		return err
+	}
+	own, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return err
+	}
+	if parent == own || strings.HasPrefix(parent, own+"/") {
+		return os.RemoveAll(link)
+	}
+	if err := os.Remove(link); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
