@@ -336,11 +336,17 @@ func TestAddressesGoRoundTheRange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pod, _ := f.pod("host", func(c *cri.PodSandboxConfig) {
+	pod, podConfig := f.pod("host", func(c *cri.PodSandboxConfig) {
+		c.Hostname = ""
 		c.Linux = &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}}
 	})
 	if f.address(pod) != "" {
 		t.Error("a pod of the node's network has an address of its own")
+	}
+	id := f.startIn(pod, podConfig, sh("hostname; echo $HOSTNAME $HOST"))
+	f.ended(id)
+	if log, want := f.log(id), "stdout F node-1\nstdout F node-1 "+strings.Replace(f.config.NodeAddress.String(), "198.", "127.", 1)+"\n"; log != want {
+		t.Errorf("%q instead of %q", log, want)
 	}
 }
 

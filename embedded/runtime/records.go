@@ -33,6 +33,7 @@ type sandbox struct {
 type sandboxRecord struct {
 	Created     int64      `json:"created"` // nanoseconds since 1970
 	Address     netip.Addr `json:"address"`
+	Hostname    string     `json:"hostname"`
 	HostNetwork bool       `json:"host_network,omitempty"`
 	Ready       bool       `json:"ready"`
 	Handler     string     `json:"handler,omitempty"`

@@ -29,6 +29,7 @@ type Config struct {
 	ShimPath    string       // the shim program
 	PodPrefix   netip.Prefix // pods' addresses, e.g. 198.18.1.0/24
 	NodeAddress netip.Addr   // for pods with hostNetwork, e.g. 198.18.1.1
+	NodeName    string       // their host name
 	// Supervisor is the state directory of the cluster's supervisor, which starts shims outside of our own socket filter;
 	// by default from the environment. Without one, shims are our children.
 	Supervisor string

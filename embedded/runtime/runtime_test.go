@@ -65,7 +65,7 @@ func open(t *testing.T, links bool) *fixture {
 	prefix = netip.PrefixFrom(netip.AddrFrom4(octets), 24)
 	config := Config{
 		NodeDir: filepath.Join(dir, "node"), ImagesDir: filepath.Join(dir, "images"), ShimPath: shimPath,
-		PodPrefix: prefix, NodeAddress: prefix.Addr().Next(), Links: links,
+		PodPrefix: prefix, NodeAddress: prefix.Addr().Next(), NodeName: "node-1", Links: links,
 	}
 	f := &fixture{t: t, config: config, dir: dir}
 	f.reopen()

@@ -33,6 +33,7 @@ func (r *Runtime) RunPodSandbox(_ context.Context, config *cri.PodSandboxConfig,
 	s := &sandbox{id: id, dir: dir, config: config, shim: shim.Client{Dir: dir}, stopped: make(chan struct{})}
 	s.Created, s.Ready = now(), true
 	s.HostNetwork = config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() == cri.NamespaceMode_NODE
+	s.Hostname = firstOf(config.GetHostname(), r.NodeName)
 	if s.HostNetwork {
 		s.Address = r.NodeAddress
 	} else {
@@ -61,12 +62,12 @@ func (r *Runtime) startShim(s *sandbox) error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	pod := shim.Pod{ID: s.id, Hostname: s.config.GetHostname(), Policy: s.policy(), Links: r.Links}
+	pod := shim.Pod{ID: s.id, Hostname: s.Hostname, Policy: s.policy(), Links: r.Links}
 	text, err := json.Marshal(pod)
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string]string{"pod.json": string(text), "hostname": s.config.GetHostname() + "\n", "resolv.conf": resolvConf(s.config.GetDnsConfig())} {
+	for name, content := range map[string]string{"pod.json": string(text), "hostname": s.Hostname + "\n", "resolv.conf": resolvConf(s.config.GetDnsConfig())} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o644); err != nil {
 			return err
 		}

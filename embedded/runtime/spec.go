@@ -78,7 +78,7 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // the image's own directories, then as the image says, then where this machine has them.
 func (r *Runtime) environment(c *container, image *Image) variables {
 	address := loopback.Map(c.sandbox.Address).String()
-	env := variables{"HOSTNAME": c.sandbox.config.GetHostname(), "HOST": address, "POD_BIND": address, "HOME": "/tmp", "PATH": defaultPath}
+	env := variables{"HOSTNAME": c.sandbox.Hostname, "HOST": address, "POD_BIND": address, "HOME": "/tmp", "PATH": defaultPath}
 	if c.config.Tty {
 		env["TERM"] = "xterm"
 	}
