@@ -14,12 +14,19 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"labkit.dev/embedded/shim"
+	"labkit.dev/embedded/sockets"
 )
 
 var shimPath = os.Getenv("LABKIT_TEST_SHIM")
 
 // TestMain builds the real shim: these tests run real processes.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "init" { // for sockets.Supported, which runs this program again
+		sockets.Init(os.Args[2:])
+	}
+	if len(os.Args) > 1 && os.Args[1] == "try-bind" {
+		sockets.TryBind()
+	}
 	if shimPath == "" {
 		dir, err := os.MkdirTemp("", "shim")
 		if err != nil {

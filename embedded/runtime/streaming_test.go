@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,9 @@ func TestAttach(t *testing.T) {
 	if out.String() != "got first\nsecond\n" || failed.String() != "end\n" || f.ended(id).ExitCode != 4 {
 		t.Errorf("%q %q", out.String(), failed.String())
 	}
-	if log := f.log(id); log != "stdout F got first\nstdout F second\nstderr F end\n" {
+	lines := strings.SplitAfter(f.log(id), "\n")
+	slices.Sort(lines) // the two streams are written independently
+	if log := strings.Join(lines, ""); log != "stderr F end\nstdout F got first\nstdout F second\n" {
 		t.Error(log)
 	}
 	if _, err := f.Attach(testContext, &cri.AttachRequest{ContainerId: id, Stdout: true}); err == nil {
