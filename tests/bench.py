@@ -286,6 +286,35 @@ def bench_load(report: Report) -> None:
     )
 
 
+def bench_hpa(report: Report) -> None:
+    """The simulator: one day in steps of its metrics, and a thousand settings over that day."""
+    from labkit.hpa import workload
+    from labkit.hpa.simulate import simulate, sweep
+
+    load = workload.sine(mean=150, amplitude=140)
+    simulate(hpa_scenario(0), load, seed=1)
+    days = [1000 * seconds(lambda: simulate(hpa_scenario(0), load, seed=1)) for _ in range(5)]
+    report.add("HPA simulator, 24 h of one autoscaler, ms", spread(days, 0), "100")
+    several = [hpa_scenario(i) for i in range(1000)]
+    report.add(
+        "HPA simulator, 24 h of 1,000 settings, s",
+        f"{seconds(lambda: sweep(several, load, seed=1)):.1f}",
+        "30",
+    )
+
+
+def hpa_scenario(i: int) -> Any:
+    """One of many settings."""
+    from labkit.hpa import Behavior, HpaSpec, Policy, ScalingRules, cpu_utilization
+    from labkit.hpa.scenario import Scenario
+
+    up = ScalingRules((Policy("Pods", 1 + i % 9, 60), Policy("Percent", 50, 15)))
+    down = ScalingRules((Policy("Percent", 50, 60),), "Max", (0, 60, 300, 3600)[i % 4])
+    return Scenario(
+        HpaSpec(30 + i % 20, metrics=(cpu_utilization(20 + i % 70),), behavior=Behavior(up, down))
+    )
+
+
 ASYNC_SERVER = """
 async def answer(reader, writer):
     while await reader.readline() not in (b"\\r\\n", b""): pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -312,38 +311,3 @@ def test_other_metrics_are_refused_not_ignored() -> None:
     with pytest.raises(SpecError):
         Scenario(HpaSpec(3, metrics=(memory,)))
     assert issubclass(ServiceError, HpaError)
-
-
-# --- speed ------------------------------------------------------------------------------------------------
-
-
-def test_a_day_in_under_a_tenth_of_a_second() -> None:
-    """CPU time, so that other work on the machine does not count; best of five."""
-    scenario = Scenario(HpaSpec(40, metrics=(cpu_utilization(60),)))
-    load = workload.sine(mean=150, amplitude=140)
-    best = math.inf
-    for _ in range(5):
-        began = time.process_time()
-        simulate(scenario, load, seed=1)
-        best = min(best, time.process_time() - began)
-    assert best < 0.1
-
-
-def test_a_thousand_days_in_under_half_a_minute() -> None:
-    several = [
-        Scenario(
-            HpaSpec(
-                30 + i % 20,
-                metrics=(cpu_utilization(20 + i % 70),),
-                behavior=Behavior(
-                    ScalingRules((Policy("Pods", 1 + i % 9, 60), Policy("Percent", 50, 15))),
-                    ScalingRules((Policy("Percent", 50, 60),), "Max", (0, 60, 300, 3600)[i % 4]),
-                ),
-            )
-        )
-        for i in range(1000)
-    ]
-    began = time.process_time()
-    table = sweep(several, workload.sine(mean=150, amplitude=140), seed=1)
-    assert time.process_time() - began < 30
-    assert len(table) == 1000 and table.notna().all(axis=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -106,13 +105,7 @@ def test_version_numbers(text: str, numbers: tuple[int, ...]) -> None:
     assert version_tuple(text) == numbers
 
 
-def test_importing_labkit_takes_no_time() -> None:
-    best = 9.0
-    for _ in range(3):
-        begin = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import labkit; labkit.__all__"], check=True)
-        best = min(best, time.monotonic() - begin)
-    assert best < 0.5
+def test_importing_labkit_loads_nothing_large() -> None:
     loaded = "import labkit, sys; sys.exit('kubernetes' in sys.modules or 'pandas' in sys.modules)"
     subprocess.run([sys.executable, "-c", loaded], check=True)
 
