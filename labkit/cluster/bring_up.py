@@ -14,7 +14,7 @@ from labkit.cluster import components, kubelet
 from labkit.cluster.addresses import Slot
 from labkit.cluster.credentials import write_bootstrap, write_credentials
 from labkit.cluster.join import Join, Token
-from labkit.cluster.objects import apply_all, cluster_objects
+from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
 from labkit.cluster.state import Directory, Node, Options, State, check_options, write
@@ -102,7 +102,7 @@ class _Start:
         requests = [component.request(self.directory) for component in made]
         with phase("control-plane", self.listener, "etcd and API server start") as step:
             self.supervisor.apply([r for r in requests if r["name"] in FIRST])
-            api_ready(self.kube, self.supervisor, self.directory)
+            api_ready(self.supervisor, self.directory)
             self.supervisor.apply(requests)
             step.tell("etcd, API server, controller manager, scheduler, Service proxy")
 
@@ -166,10 +166,14 @@ class Create(_Start):
             write(self.directory / "Corefile", components.corefile(self.directory, slot))
             step.tell(f"3 authorities, {count - 3} certificates, slot {slot.number}")
         self.control_plane()
-        with phase("objects", self.listener, "roles, Services, storage class") as step:
-            applied = apply_all(self.kube, cluster_objects(self.directory, slot))
-            step.tell(f"{applied} objects: roles, Services, storage class")
+        objects = cluster_objects(self.directory, slot)
+        with phase("bootstrap", self.listener, "letting workers join") as step:
+            first = apply_all(self.kube, [each for each in objects if is_for_joining(each)])
+            step.tell(f"{first} objects: who may join, how certificates are approved, where the cluster is")
         with self.joins(list(self.state.nodes)):
+            with phase("objects", self.listener, "roles, Services, storage class") as step:
+                rest = apply_all(self.kube, [each for each in objects if not is_for_joining(each)])
+                step.tell(f"{rest} objects: roles, Services, storage class")
             self.addons()
         self.state.ready = True
         self.directory.save(self.state)
@@ -221,7 +225,7 @@ def start_join(
     return Join(kube, name, start, approve=approve, limit_s=limit_s)
 
 
-def api_ready(kube: Kube, supervisor: Supervisor, directory: Directory, limit_s: float = _READY_S) -> None:
+def api_ready(supervisor: Supervisor, directory: Directory, limit_s: float = _READY_S) -> None:
     """Wait until the API server says that it is ready.
 
     Raises:
@@ -237,8 +241,10 @@ def api_ready(kube: Kube, supervisor: Supervisor, directory: Directory, limit_s:
     def gone() -> bool:
         return any(p.name in FIRST and p.restarts > 3 for p in supervisor.status()[1])
 
+    impatient = Kube(directory / "conf/super-admin.kubeconfig", patience_s=0)
+
     def ready() -> bool:
-        return bool(kube.request("GET", "/readyz") == "ok")
+        return bool(impatient.request("GET", "/readyz") == "ok")
 
     wait_for(ready, limit_s, "the API server is ready", reason, hopeless=gone)
 

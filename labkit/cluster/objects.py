@@ -42,6 +42,12 @@ def cluster_objects(directory: Directory, slot: Slot) -> list[dict[str, Any]]:
     return [obj for obj in yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if obj]
 
 
+def is_for_joining(obj: dict[str, Any]) -> bool:
+    """Whether workers need it to join; named as kubeadm names what its phase bootstrap-token makes."""
+    name = str(obj["metadata"]["name"])
+    return name.startswith("kubeadm:") or name == "cluster-info"
+
+
 def apply_all(kube: Kube, objects: Iterable[dict[str, Any]], limit_s: float = 30.0) -> int:
     """Server-side apply, without discovery. Repeats what a starting API server cannot do yet.
 

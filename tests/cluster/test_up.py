@@ -85,8 +85,8 @@ def test_up_tells_its_phases_and_down_leaves_nothing() -> None:
     slot = cluster._supervisor.status()[0]
     try:
         done = [phase.name for phase in told if phase.state == "done"]
-        assert done[:6] == ["preflight", "binaries", "kernel", "certs", "control-plane", "objects"]
-        assert {"addons", "join worker-1", "join worker-2"} == set(done[6:])
+        assert done[:6] == ["preflight", "binaries", "kernel", "certs", "control-plane", "bootstrap"]
+        assert {"objects", "addons", "join worker-1", "join worker-2"} == set(done[6:])
         assert [node.name for node in cluster.nodes()] == ["worker-1", "worker-2"]
         assert {node.ready for node in cluster.nodes()} == {"True"}
         cluster.kubectl(
@@ -144,7 +144,7 @@ def test_after_a_reboot_everything_comes_back(make_cluster: Make) -> None:
     )
 
 
-@pytest.mark.parametrize("phase", ["kernel", "certs", "control-plane", "objects"])
+@pytest.mark.parametrize("phase", ["kernel", "certs", "control-plane", "bootstrap"])
 def test_up_killed_in_the_middle_can_be_repeated(phase: str) -> None:
     process = started("up", "broken", "--workers", "1")
     reached(process, phase)
