@@ -214,7 +214,10 @@ func TestRestartedRuntimeAdoptsPods(t *testing.T) {
 		size := func() int64 { info, _ := os.Stat(before.LogPath); return info.Size() }
 		old := size()
 		f.until("the log is written without a runtime", func() bool { return size() > old })
-		time.Sleep(600 * time.Millisecond)
+		f.until("the other container ends without a runtime", func() bool {
+			s, _ := shim.ReadStatus(filepath.Join(f.config.NodeDir, "pods", pod), ends)
+			return s.FinishedAt != 0
+		})
 		f.reopen()
 		after := f.status(running)
 		if after.State != cri.ContainerState_CONTAINER_RUNNING || after.StartedAt != before.StartedAt || f.address(pod) != address {
