@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -127,6 +127,16 @@ def spikes(
     starts = starts + (rng.uniform(0, room, len(starts)) if seed is not None else room / 2)
     inside = t - starts[np.minimum((t // every_s).astype(int), len(starts) - 1)]
     return Load(base + np.where((inside >= 0) & (inside < width_s), float(height), 0.0), dt_s)
+
+
+def sampled(rate: Callable[[Floats], Any], duration_s: float, dt_s: float = 1.0) -> Load:
+    """Any function of time as a load, such as the `rate` of a `labkit.load.Profile`.
+
+    Args:
+        rate: requests/s at each of an array of times in seconds.
+    """
+    t = _times(_steps(duration_s, dt_s), dt_s)
+    return Load(np.broadcast_to(np.asarray(rate(t), dtype=float), t.shape).copy(), dt_s)
 
 
 def trace(frame: pd.DataFrame, dt_s: float = 15.0, max_gap_s: float | None = None) -> Load:

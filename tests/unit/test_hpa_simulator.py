@@ -254,6 +254,13 @@ def test_shapes() -> None:
     assert workload.constant(3, 30, 15).frame.columns.tolist() == ["t_seconds", "arrival_rps"]
 
 
+def test_a_function_of_time_is_sampled() -> None:
+    assert workload.sampled(lambda t: 2 * t, 4, 1).rates.tolist() == [0, 2, 4, 6]
+    assert workload.sampled(lambda _: 3, 2, 1).rates.tolist() == [3, 3]
+    with pytest.raises(TraceError, match=r"rates\[3\]"):
+        workload.sampled(lambda t: 5 - 2 * t, 6, 1)
+
+
 def test_a_recorded_trace_is_resampled() -> None:
     frame = pd.DataFrame({"t_seconds": [100.0, 110, 120, 130], "arrival_rps": [1.0, 2, 3, 4]})
     assert workload.trace(frame, dt_s=5).rates.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
