@@ -33,7 +33,11 @@ LABKIT = [sys.executable, "-m", "labkit"]
 
 def started(*args: str) -> subprocess.Popen[str]:
     """The command labkit in the background, with its output in a pipe."""
-    return subprocess.Popen([*LABKIT, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 — what runs us may ignore it
+    argv = [*LABKIT, *args]
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed
+    )
 
 
 def run(*args: str, check: bool = True, limit_s: float = 120) -> subprocess.CompletedProcess[str]:
