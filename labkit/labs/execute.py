@@ -13,7 +13,9 @@ import papermill  # type: ignore[import-untyped]
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
 
+from labkit.checks import find
 from labkit.checks.core import MIME
+from labkit.errors import ConfigError
 from labkit.labs.kernel import ENGINE
 from labkit.labs.metadata import Lab, check_id_of, read_notebook, tags
 
@@ -188,10 +190,17 @@ def _results(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
 
 def _check_record(check_id: str, result: dict[str, Any] | None) -> CheckRecord:
     if result is None or result["id"] != check_id:
-        return CheckRecord(check_id, check_id, "not reached", 0.0)
+        return CheckRecord(check_id, _title(check_id), "not reached", 0.0)
     hints = tuple(f"{f['text']}: {f['hint']}" for f in result["findings"] if not f["ok"])
     state = "passed" if result["passed"] else "failed"
     return CheckRecord(check_id, result["title"], state, result["seconds"], hints)
+
+
+def _title(check_id: str) -> str:
+    try:
+        return find(check_id).title
+    except ConfigError:
+        return check_id
 
 
 def _failure(notebook: NotebookNode, error: str) -> Failure:

@@ -91,7 +91,7 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         on_cell: OnCell,
         proving: bool,
     ) -> None:
-        super().__init__(nb_man, km=km, raise_on_iopub_timeout=True, iopub_timeout=30, startup_timeout=120)
+        super().__init__(nb_man, km=km, iopub_timeout=30, startup_timeout=120, coalesce_streams=True)
         self.limit_of, self.on_cell, self.proving = limit_of, on_cell, proving
 
     def execute(self, **kwargs: Any) -> NotebookNode:

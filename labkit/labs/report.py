@@ -199,7 +199,7 @@ def _card(one: LabRun, figures: list[Figure]) -> dict[str, Any]:
     for check in one.checks:
         css = {"passed": "", "failed": "failed"}.get(check.state, "not")
         note = f"{check.seconds:.1f} s" if check.state == "passed" else "; ".join(check.hints) or check.state
-        note += ", proven" if check.id in proven else ""
+        note += " · proven" if check.id in proven else ""
         checks.append({"css": css, "title": check.title, "note": note})
     return {
         "number": one.lab.number,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.nodes import join_figure, node_timeline
+from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
 from labkit.plots.why import Held, holds
 
@@ -17,6 +18,7 @@ __all__ = [
     "hpa_figure",
     "join_figure",
     "node_timeline",
+    "phases_figure",
     "requests_per_pod",
     "rollout_figure",
 ]

@@ -39,17 +39,30 @@ def phases_figure(bars: Sequence[Bar], *, title: str = "") -> Figure:
     for place, bar in enumerate(bars):
         colour = ORANGE if bar is longest else BLUE
         axis.barh(place, max(bar.seconds, end * 0.004), left=bar.begin_s, height=0.6, color=colour)
-        late = bar.begin_s + bar.seconds > 0.55 * end
         text = bar.text if len(bar.text) <= 56 else bar.text[:55] + "…"
+        at, align, room = _place(bar, end)
         axis.annotate(
-            f"{bar.seconds:.1f} s   {text}", (bar.begin_s if late else bar.begin_s + bar.seconds, place),
-            xytext=(-6 if late else 6, 0), textcoords="offset points", va="center",
-            ha="right" if late else "left", fontsize=8.5, color=INK,
+            f"{bar.seconds:.1f} s   {text}", (at, place), xytext=(room, 0), textcoords="offset points",
+            va="center", ha=align, fontsize=8.5, color=INK,
         )  # fmt: skip
     axis.set_yticks(range(len(bars)), [bar.name for bar in bars], color=INK, fontsize=9)
     axis.set_ylim(len(bars) - 0.4, -0.6)
     axis.set_xlim(0, end * 1.02)
     axis.grid(visible=False)
     axis.set_xlabel("seconds since the begin")
-    headline(figure, title or f"A cluster in {end:.1f} s; the longest phase was “{longest.name}”", left=0.03)
+    headline(
+        figure,
+        title or f"A cluster in {end:.1f} s; the longest phase was “{longest.name}”",
+        "each bar is a phase; those side by side ran at the same time",
+        left=0.03,
+    )
     return figure
+
+
+def _place(bar: Bar, end: float) -> tuple[float, str, int]:
+    """Where a bar's words begin (or end), their alignment, and their distance in points."""
+    if bar.begin_s + bar.seconds < 0.5 * end:
+        return bar.begin_s + bar.seconds, "left", 6
+    if bar.begin_s > 0.5 * end:
+        return bar.begin_s, "right", -6
+    return bar.begin_s, "left", 6
