@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -218,10 +219,22 @@ def _sync(path: Path) -> None:
 
 
 def _prune(root: Path, key: str) -> None:
-    """Keep the newest few versions; one that a running cluster uses stays open until it ends."""
-    others = [p for p in root.iterdir() if (p / MANIFEST).is_file() and p.name != key]
+    """Keep the newest few versions, and those that run: an ended component is started again from its file."""
+    running = _running_from(root)
+    others = [p for p in root.iterdir() if (p / MANIFEST).is_file() and p.name not in running | {key}]
     for old in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _running_from(root: Path) -> set[str]:
+    """Names of the directories in `root` from which processes run, as far as one may see."""
+    names = set()
+    for link in Path("/proc").glob("[0-9]*/exe"):
+        with contextlib.suppress(OSError):
+            program = link.readlink()
+            if program.is_relative_to(root):
+                names.add(program.parent.name)
+    return names
 
 
 @contextmanager

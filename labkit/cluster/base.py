@@ -70,7 +70,8 @@ class ClusterStatus:
     """A cluster at one moment.
 
     Attributes:
-        state: running, degraded (something does not run or is not Ready) or stopped.
+        state: running, degraded (something does not run or is not Ready), stopped, incomplete (its creation
+            was cut off) or damaged (its files cannot be read).
         urls: where its parts answer, from this machine.
     """
 

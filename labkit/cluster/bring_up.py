@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from labkit.acquire import Binaries, binaries
 from labkit.cluster import components, kubelet
-from labkit.cluster.addresses import Slot
+from labkit.cluster.addresses import Slot, served_port
+from labkit.cluster.background import Background
 from labkit.cluster.credentials import write_bootstrap, write_credentials
 from labkit.cluster.join import Join, Token
 from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
@@ -21,7 +22,7 @@ from labkit.cluster.state import Directory, Node, Options, State, check_options,
 from labkit.cluster.supervisor import Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import log_tail, wait_for
-from labkit.errors import ConfigError
+from labkit.errors import ClusterError, ConfigError, MachineError
 from labkit.images import default_root
 from labkit.kube import Kube, dig
 
@@ -39,25 +40,32 @@ def bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) ->
         ConfigError: an option is wrong, or another one than the cluster was made with.
         MachineError, AcquireError, ClusterError, WaitTimeout: it cannot start; nothing is left running.
     """
+    try:
+        _bring_up(directory, listener, given)
+    except OSError as err:
+        what = f"{err.filename or directory.path}: {err.strerror or err}"
+        hint = f"{directory.path} must be on a disk with some space, and yours to write; see XDG_STATE_HOME."
+        raise MachineError(f"The cluster's files cannot be written: {what}.", hint) from err
+
+
+def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -> None:
     with ExitStack() as held:
         with phase("preflight", listener, "looking what is there") as step:
-            held.enter_context(directory.locked(step.tell))
+            held.enter_context(directory.locked(step.note))
             state = directory.load()
             _check_same(directory, state, given)
             wanted = check_options(state.options if state else replace(Options(), **given))
             half_made = directory.exists and not (state and state.ready)
             if half_made:
-                step.tell("removing what an interrupted `up` left")
+                step.note("removing what an interrupted `up` left")
                 tear_down(directory)
             step.tell(f"cluster {directory.name}: {'resume' if state and state.ready else 'create'}")
         found = _binaries(listener)
         with phase("kernel", listener, "trying what pods need") as step:
-            own = (
-                "pods have mounts of their own"
-                if check_kernel(found).get("user_namespaces")
-                else "no own mounts"
+            mounts = check_kernel(found).get("user_namespaces")
+            step.tell(
+                f"socket filter works, pods have {'mounts of their own' if mounts else 'linked volumes'}"
             )
-            step.tell(f"socket filter works, {own}")
         if state and state.ready:
             Resume(directory, state, found, listener).run()
         else:
@@ -108,15 +116,14 @@ class _Start:
 
     def addons(self) -> None:
         """Wait until cluster DNS and metrics-server listen, and pods can be created."""
-        with phase("addons", self.listener, "cluster DNS and metrics-server") as step:
-            wait_for(
-                lambda: _listens(str(self.slot.dns), 10053), 30, "cluster DNS answers", self._why("coredns")
-            )
+        with phase("addons", self.listener, "cluster DNS") as step:
+            dns = partial(_listens, str(self.slot.dns), served_port(self.slot.dns, 53))
+            wait_for(dns, 30, "cluster DNS answers", self._why("coredns"))
             account = "/api/v1/namespaces/default/serviceaccounts/default"
             there = partial(self.kube.request, "GET", account)
             why = self._why("kube-controller-manager")
             wait_for(there, 30, "the default service account exists", why)
-            step.tell(f"cluster DNS on {self.slot.dns}, metrics-server")
+            step.tell(f"cluster DNS on {self.slot.dns}; metrics-server starts to collect")
 
     def _why(self, name: str) -> Callable[[], str]:
         return lambda: log_tail(self.directory, name)
@@ -131,17 +138,14 @@ class _Start:
     @contextmanager
     def joins(self, names: list[str]) -> Iterator[None]:
         """Let workers join while the block runs; both are complete at the end."""
-        from concurrent.futures import ThreadPoolExecutor
 
         def one(name: str) -> None:
             with phase(f"join {name}", self.listener, "starting") as step:
                 self.join(name, step)
 
-        with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
-            joins = [pool.submit(one, name) for name in names]
-            yield
-            for each in joins:
-                each.result()
+        joins = Background([partial(one, name) for name in names])
+        yield
+        joins.wait()
 
 
 class Create(_Start):
@@ -198,7 +202,7 @@ class Resume(_Start):
             with phase("nodes", self.listener, f"{len(back)} workers come back") as step:
                 for name in back:
                     ready = partial(node_ready, self.kube, name)
-                    wait_for(ready, _READY_S, f"{name} is Ready", self._why(f"node-{name}"))
+                    wait_for(ready, _READY_S, f"{name} is Ready", self._why(kubelet.component_name(name)))
                 step.tell(f"{len(back)} workers Ready")
 
     def _node(self, name: str) -> dict[str, Any]:
@@ -216,6 +220,9 @@ def start_join(
     slot, node = Slot(state.slot), state.nodes[name]
 
     def start(token: Token) -> str:
+        with suppress(ClusterError):  # there is none, but for a join that was cut off
+            Supervisor(directory).remove(kubelet.component_name(name))
+        kubelet.forget_certificates(directory, name)
         kubelet.write_configuration(directory, slot, name, node)
         write_bootstrap(directory, slot, name, str(token))
         made = kubelet.component(directory, slot, name, node, found, default_root())
@@ -270,7 +277,7 @@ def _check_same(directory: Directory, state: State | None, given: dict[str, Any]
 
 def _binaries(listener: Listener) -> Binaries:
     with phase("binaries", listener, "looking in the cache") as step:
-        found = binaries(step.tell, lambda text: step.tell(text))
+        found = binaries(step.tell, step.note)
         step.tell(found.origin)
         return found
 

@@ -19,7 +19,7 @@ from labkit.cluster.credentials import server_url
 from labkit.cluster.join import Join
 from labkit.cluster.phases import Listener, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
-from labkit.cluster.state import Directory, Node, Options, State, check_name, cluster_names
+from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
 from labkit.cluster.supervisor import NotRunning, Process, Supervisor
 from labkit.cluster.tear_down import tear_down
 from labkit.errors import AcquireError, ClusterError, KubeError
@@ -110,7 +110,14 @@ class EmbeddedCluster(Cluster):
 
     def status(self) -> ClusterStatus:
         """Read from the supervisor, the API and /proc."""
-        state = self._state()
+        try:
+            state, unknown = self.directory.load(), "incomplete"
+        except ClusterError:
+            state, unknown = None, "damaged"
+        if state is None:
+            return ClusterStatus(
+                self.name, self.provider, unknown, versions().kubernetes, self.directory.path
+            )
         try:
             _, processes = self._supervisor.status()
         except NotRunning:
@@ -121,7 +128,7 @@ class EmbeddedCluster(Cluster):
         healthy = all(p.state == "running" for p in processes) and all(n.ready == "True" for n in nodes)
         running = "running" if healthy and len(nodes) == len(state.nodes) else "degraded"
         return ClusterStatus(
-            name=self.name, provider=self.provider, state=running if processes else "stopped",
+            name=self.name, provider=self.provider, state=running if processes else "stopped" if state.ready else "incomplete",
             version=versions().kubernetes, directory=self.directory.path, components=components,
             uptime_s=max((c.uptime_s for c in components), default=0.0), nodes=tuple(nodes),
             urls={"api": server_url(slot), "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"},
@@ -168,6 +175,7 @@ class EmbeddedCluster(Cluster):
                 )
             options = state.options
             node = Node(machine, cpus or options.cpus, memory or options.memory, labels or {}, taints or [])
+            check_size(node.cpus, node.memory)
             kubelet.configuration(self.directory, Slot(state.slot), chosen, node)  # refuses what cannot be
             state.nodes[chosen] = node
         return bring_up.start_join(
@@ -184,7 +192,7 @@ class EmbeddedCluster(Cluster):
         if drain:
             moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
             self.kubectl("drain", name, *moved)
-        component = f"node-{name}"
+        component = kubelet.component_name(name)
         self._forgiving(lambda: self._supervisor.stop(component, "KILL", 5))
         self._kill_pods(name)
         self._forgiving(lambda: self._supervisor.remove(component))
@@ -202,7 +210,7 @@ class EmbeddedCluster(Cluster):
     def stop_kubelet(self, name: str) -> None:
         """Stop a node's kubelet by SIGTERM. Its pods run on."""
         self._node(name)
-        self._supervisor.stop(f"node-{name}", "TERM", 5)
+        self._supervisor.stop(kubelet.component_name(name), "TERM", 5)
 
     def start_kubelet(self, name: str) -> None:
         """Start a node's kubelet again; it takes over the pods it finds."""
@@ -215,21 +223,21 @@ class EmbeddedCluster(Cluster):
     def freeze(self, name: str) -> None:
         """Stop a node with everything on it (SIGSTOP), as a hung machine."""
         self._node(name)
-        self._supervisor.signal(f"node-{name}", "STOP")
+        self._supervisor.signal(kubelet.component_name(name), "STOP")
         stop_all(lambda: node_pids(self.directory, name))
 
     def thaw(self, name: str) -> None:
         """Let a frozen node go on."""
         self._node(name)
         continue_all(lambda: node_pids(self.directory, name))
-        self._supervisor.signal(f"node-{name}", "CONT")
+        self._supervisor.signal(kubelet.component_name(name), "CONT")
 
     def lose(self, name: str) -> None:
         """Kill a node's kubelet and everything on it, as a power cut does; `labkit up` leaves it so."""
         self._node(name)
         with self.directory.change() as state:
             state.nodes[name].lost = True
-        self._supervisor.stop(f"node-{name}", "KILL", 5)
+        self._supervisor.stop(kubelet.component_name(name), "KILL", 5)
         self._kill_pods(name)
 
     def restore(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,17 @@ def component(
         f"--cpus={node.cpus}", f"--memory={node.memory}",
         f"--provider-id=labkit://{directory.name}/{name}",
     ]  # fmt: skip
-    return Component(f"node-{name}", argv + ([f"--node-labels={labels}"] if labels else []))
+    return Component(component_name(name), argv + ([f"--node-labels={labels}"] if labels else []))
+
+
+def component_name(node: str) -> str:
+    """The name of a worker's process for the supervisor."""
+    return f"node-{node}"
+
+
+def forget_certificates(directory: Directory, name: str) -> None:
+    """Remove keys and certificates of a worker that joins (again)."""
+    shutil.rmtree(directory.node(name) / "pki", ignore_errors=True)
 
 
 def has_certificate(directory: Directory, name: str) -> bool:
@@ -94,6 +105,6 @@ def has_certificate(directory: Directory, name: str) -> bool:
     return (directory.node(name) / "pki/kubelet-client-current.pem").exists()
 
 
-def node_of(component_name: str) -> str:
-    """The worker's name of a node component, "" for others."""
-    return component_name.removeprefix("node-") if component_name.startswith("node-") else ""
+def node_of(component: str) -> str:
+    """The worker that a process belongs to, "" for those of the control plane."""
+    return component.removeprefix("node-") if component.startswith("node-") else ""

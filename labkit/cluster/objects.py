@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from labkit.cluster.addresses import Slot
+from labkit.cluster.background import Background
 from labkit.cluster.credentials import server_url
 from labkit.cluster.state import Directory
 from labkit.errors import KubeError
@@ -54,10 +55,14 @@ def apply_all(kube: Kube, objects: Iterable[dict[str, Any]], limit_s: float = 30
     Raises:
         KubeError: an object was refused until the end.
     """
-    deadline = time.monotonic() + limit_s
-    with ThreadPoolExecutor(_THREADS) as pool:
-        done = [pool.submit(_apply, kube, obj, deadline) for obj in objects]
-        return len([each.result() for each in done])
+    deadline, todo = time.monotonic() + limit_s, list(objects)
+
+    def some(first: int) -> None:
+        for obj in todo[first::_THREADS]:
+            _apply(kube, obj, deadline)
+
+    Background([partial(some, first) for first in range(_THREADS)]).wait()
+    return len(todo)
 
 
 def _apply(kube: Kube, obj: dict[str, Any], deadline: float) -> None:

@@ -25,6 +25,7 @@ class Phase:
         state: running, done or failed.
         seconds: since it began.
         fraction: 0 … 1 of it is done, None where that cannot be told.
+        note: the text should stay to be seen, such as that something was repaired.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Phase:
     state: State
     seconds: float
     fraction: float | None = None
+    note: bool = False
 
 
 Listener = Callable[[Phase], None]
@@ -53,6 +55,10 @@ class Step:
         """Say what it does now, and how far it is."""
         self._text = text
         self._send("running", fraction)
+
+    def note(self, text: str) -> None:
+        """Say something that a person should see, however short it is true."""
+        self._listener(Phase(self._name, text, "running", time.monotonic() - self._begin, note=True))
 
     def _send(self, state: State, fraction: float | None = None) -> None:
         self._listener(Phase(self._name, self._text, state, time.monotonic() - self._begin, fraction))
@@ -88,7 +94,7 @@ class Plain:
 
     def __call__(self, now: Phase) -> None:
         with self._lock:
-            if now.state == "running":
+            if now.state == "running" and not now.note:
                 last = self._told.setdefault(now.name, 0.0)
                 if now.seconds - last < self._every:
                     return
@@ -125,6 +131,9 @@ class Live:
         from rich.markup import escape
 
         with self._lock:
+            if now.note:
+                self._progress.console.print(f"[bold]{now.name}[/] {escape(now.text)}")
+                return
             fields: dict[str, Any] = {"phase": now.name, "took": f"{now.seconds:.1f} s"}
             text = escape(now.text)
             if now.name not in self._tasks:

@@ -31,14 +31,17 @@ def node_pids(directory: Directory, node: str) -> set[int]:
 
 
 def kill_all(find: Callable[[], set[int]], limit_s: float = 10.0) -> set[int]:
-    """Kill what `find` finds until it finds nothing; returns what is left after `limit_s`."""
+    """Kill what `find` finds until it finds nothing and all of it has ended; returns what is left then.
+
+    A process that ends loses its environment, by which it is found, before it closes its sockets.
+    """
     deadline = time.monotonic() + limit_s
     left = find()
     while left and time.monotonic() < deadline:
         for pid in left:
             send(pid, signal.SIGKILL)
         time.sleep(0.02)
-        left = {pid for pid in find() if state_of(pid) not in "ZX"}
+        left = {pid for pid in left | find() if state_of(pid) not in "ZX"}
     return left
 
 

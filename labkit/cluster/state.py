@@ -16,8 +16,10 @@ from pathlib import Path
 
 from labkit.cluster.addresses import Slot
 from labkit.errors import ClusterError, ConfigError
+from labkit.kube import quantity
 
 FORMAT = 1
+_LEAST_MEMORY = 256 << 20
 _PATH_LIMIT = 80 - len("/kubelet-62")
 """The kubelet's sockets lie in its root directory, whose path it wants to have at most 80 bytes."""
 
@@ -214,12 +216,25 @@ def check_options(options: Options) -> Options:
     Raises:
         ConfigError: names the option.
     """
+    check_size(options.cpus, options.memory)
     for name, value in asdict(options).items():
         if name == "workers" and not 0 <= value <= 62:
             raise ConfigError(f"workers={value}: a cluster has 0 to 62 of them.")
         if name not in ("workers", "memory") and (not isinstance(value, int) or value < 1):
             raise ConfigError(f"{name}={value!r} must be a whole number of 1 or more.")
     return options
+
+
+def check_size(cpus: int, memory: str) -> None:
+    """Refuse sizes that no worker can have.
+
+    Raises:
+        ConfigError: names what is wrong.
+    """
+    if not isinstance(cpus, int) or cpus < 1:
+        raise ConfigError(f"cpus={cpus!r} must be a whole number of 1 or more.")
+    if quantity(memory) < _LEAST_MEMORY:
+        raise ConfigError(f"memory={memory!r} is less than 256Mi, too little for a worker.")
 
 
 def write(path: Path, text: str | bytes) -> None:

@@ -6,7 +6,9 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from labkit.cluster.addresses import Slot
 from labkit.cluster.kubelet import node_of
+from labkit.cluster.preflight import is_held, taken_port
 from labkit.cluster.processes import cluster_pids, kill_all
 from labkit.cluster.state import Directory
 from labkit.cluster.supervisor import Supervisor
@@ -50,6 +52,17 @@ def end_processes(directory: Directory) -> None:
             f"Processes {sorted(left)} of cluster {directory.name!r} do not end, not even by SIGKILL.",
             "They wait for the disk or another device; repeat `labkit down` later.",
         )
+    with contextlib.suppress(ClusterError):  # a damaged state does not tell the slot
+        state = directory.load()
+        if state:
+            _ports_free(Slot(state.slot))
+
+
+def _ports_free(slot: Slot) -> None:
+    """Wait a little for ports of processes that ended by themselves, as they do with their supervisor."""
+    deadline = time.monotonic() + 3
+    while taken_port(slot) and not is_held(slot) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _shut_down(supervisor: Supervisor, directory: Directory) -> None:

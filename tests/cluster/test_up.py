@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +180,7 @@ def test_half_a_cluster_can_be_taken_down() -> None:
     process.kill()
     process.wait(10)
     cluster = EmbeddedCluster.open("half")
+    assert cluster.status().state in ("incomplete", "degraded", "running")
     slot = cluster._supervisor.status()[0]
     run("down", "half")
     nothing_is_left(cluster, slot)
@@ -280,11 +282,34 @@ def test_a_component_that_cannot_start_is_named_with_its_words(monkeypatch: pyte
     EmbeddedCluster.up("wrong", silent, workers=0).down()
 
 
+def test_a_state_folder_that_cannot_be_written_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+    with pytest.raises(MachineError, match="cannot be written") as caught:
+        EmbeddedCluster.up("nowhere", silent)
+    assert "XDG_STATE_HOME" in caught.value.hint
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_process() -> None:
+    small = tempfile.mkdtemp(prefix="lk.")
+    command = " ".join([*LABKIT, "up", "full", "--workers", "0"])
+    inside = f"mount -t tmpfs -o size=300k none {small} && XDG_STATE_HOME={small} {command}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], capture_output=True, text=True, timeout=180)
+    Path(small).rmdir()
+    if "unshare" in done.stderr:
+        pytest.skip("this machine allows no user namespaces")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "space" in done.stderr
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert small not in processes
+
+
 def test_a_damaged_state_is_reported_and_can_be_removed(make_cluster: Make) -> None:
     cluster = make_cluster("damaged", workers=0)
     slot = cluster._supervisor.status()[0]
     (cluster.directory / "state.json").write_text("{")
     with pytest.raises(ClusterError, match="damaged"):
         EmbeddedCluster.up("damaged", silent)
+    assert cluster.status().state == "damaged"
     cluster.down()
     nothing_is_left(cluster, slot)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -118,6 +120,8 @@ def test_wrong_workers_are_refused_before_anything_starts(cluster: EmbeddedClust
         cluster.add_worker("worker-1")
     with pytest.raises(ConfigError, match="taint"):
         cluster.add_worker("odd", taints=["nonsense"])
+    with pytest.raises(ConfigError, match="less than 256Mi"):
+        cluster.add_worker("small", memory="10Mi")
     with pytest.raises(ConfigError, match="name"):
         cluster.add_worker("Not A Name")
     with pytest.raises(ClusterError, match="no node"):
@@ -142,10 +146,24 @@ def test_a_lost_worker_stays_lost_until_it_is_restored(cluster: EmbeddedCluster)
         cluster.remove_worker("unlucky")
 
 
-def test_status_has_everything_a_script_needs(cluster: EmbeddedCluster) -> None:
-    import subprocess
-    import sys
+def test_up_completes_a_join_that_was_cut_off(cluster: EmbeddedCluster) -> None:
+    killed_in_mid_join = (
+        "import os, sys\n"
+        "from labkit.cluster.providers import open_cluster\n"
+        "for step in open_cluster(sys.argv[1]).add_worker('late', approve=False):\n"
+        "    if step.name == 'CSR pending': os._exit(9)\n"
+    )
+    argv = [sys.executable, "-c", killed_in_mid_join, cluster.name]
+    assert subprocess.run(argv, timeout=60).returncode == 9
+    try:
+        assert "late" not in [node.name for node in cluster.nodes()]
+        EmbeddedCluster.up(cluster.name, silent)
+        assert {node.name: node.ready for node in cluster.nodes()}["late"] == "True"
+    finally:
+        cluster.remove_worker("late")
 
+
+def test_status_has_everything_a_script_needs(cluster: EmbeddedCluster) -> None:
     argv = [sys.executable, "-m", "labkit", "status", cluster.name, "--json"]
     found = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)[0]
     assert found["state"] == "running"

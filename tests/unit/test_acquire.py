@@ -353,6 +353,23 @@ def test_without_a_release_it_is_compiled(tmp_path: Path, monkeypatch: pytest.Mo
         server.server_close()
 
 
+def test_old_versions_go_but_for_those_that_run(source: Path) -> None:
+    made = [acquire.binaries()]
+    running = subprocess.Popen(
+        ["sleep", "60"], executable=shutil.copy("/bin/sleep", made[0].directory / "sleep")
+    )
+    try:
+        for number in range(4):
+            (source / "words/more.go").write_text(f"package words\n\nconst More = {number}\n")
+            made.append(acquire.binaries())
+            os.utime(made[-1].directory, (number, number))
+        kept = [binaries.directory.exists() for binaries in made]
+        assert kept == [True, False, True, True, True]
+    finally:
+        running.kill()
+        running.wait(5)
+
+
 def test_the_manifest_tells_where_things_come_from() -> None:
     made = acquire.binaries()
     manifest = json.loads((made.directory / "manifest.json").read_text())

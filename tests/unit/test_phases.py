@@ -33,6 +33,21 @@ def test_a_failed_phase_tells_why_and_the_error_goes_on(error: BaseException, sa
     assert (told[-1].state, told[-1].text) == ("failed", said)
 
 
+def test_a_note_is_shown_at_once_and_leaves_the_text_as_it_was() -> None:
+    told: list[Phase] = []
+    out = io.StringIO()
+    show = Plain(out)
+    with phase("binaries", lambda now: (told.append(now), show(now))[0], "looking") as step:
+        step.note("the cache was damaged")
+    assert [line.partition(" (")[0] for line in out.getvalue().splitlines()] == [
+        "[binaries] …the cache was damaged",
+        "[binaries] looking",
+    ]
+    assert [(now.text, now.note) for now in told] == [
+        ("looking", False), ("the cache was damaged", True), ("looking", False),
+    ]  # fmt: skip
+
+
 def test_plain_lines_are_one_for_each_phase_and_rare_in_between() -> None:
     out = io.StringIO()
     show = Plain(out, every_s=20)

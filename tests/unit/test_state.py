@@ -53,10 +53,18 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "options", [Options(workers=63), Options(workers=-1), Options(cpus=0), Options(hpa_sync_s=0)]
+    "options",
+    [
+        Options(workers=63),
+        Options(workers=-1),
+        Options(cpus=0),
+        Options(hpa_sync_s=0),
+        Options(memory="9Mi"),
+        Options(memory="much"),
+    ],
 )
 def test_options_that_cannot_be_are_named(options: Options) -> None:
-    with pytest.raises(ConfigError, match=r"workers|cpus|hpa_sync_s"):
+    with pytest.raises(ConfigError, match=r"workers|cpus|hpa_sync_s|9Mi|much"):
         check_options(options)
 
 
