@@ -5,7 +5,6 @@ The tables are those of `labkit.record.Recording` and `labkit.load.LoadResult`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,7 +57,8 @@ def calibrate(
         usage: CPU samples of the service's pods: `name`, `t_seconds`, `window_s`, `cpu_millicores`.
         requests: what the load generator sent: `t_scheduled_s`, `failed`, and `pod` where it is known who
             answered; without it requests are shared evenly.
-        transitions: changes: `kind`, `name`, `what`, `after`, `t_seconds`; only pods in `usage` count.
+        transitions: changes: `kind`, `name`, `what`, `after`, `t_seconds`; only pods in `usage` count,
+            and of them those that were created during the recording.
         base: what is not measured here (CPU request, limit, objective) comes from it.
         offset_s: the load's time zero on the recording's clock.
         ready: `t_seconds`, `ready_replicas`, for sharing evenly; one pod where None.
@@ -125,18 +125,24 @@ def _mean_ready(ready: pd.DataFrame, since: float, until: float) -> float:
 
 
 def _starts(transitions: pd.DataFrame, names: set[str]) -> tuple[list[float], list[float]]:
-    """Seconds from creation to running, and to Ready, of pods whose creation was seen."""
+    """Seconds from creation to running, and to Ready, of pods whose creation was seen.
+
+    A pod that was there when the recording began appears running; a new one appears pending.
+    """
     pods = transitions.loc[transitions["kind"].eq("Pod") & transitions["name"].isin(names)]
     pending, starts = [], []
-    for _, rows in pods.sort_values("t_seconds").groupby("name"):
-        after = rows["after"].astype(str)
-        born = rows.loc[rows["what"].eq("exists") & after.eq("True"), "t_seconds"]
-        runs = rows.loc[rows["what"].eq("phase") & after.eq("Running"), "t_seconds"]
-        ready = rows.loc[rows["what"].eq("ready") & after.eq("True"), "t_seconds"]
-        if len(born) and len(ready):
-            starts.append(float(ready.iloc[0] - born.iloc[0]))
-            if len(runs):
-                pending.append(float(runs.iloc[0] - born.iloc[0]))
+    for _, rows in pods.sort_values("t_seconds", kind="stable").groupby("name"):
+        when = {
+            mark: rows.loc[
+                rows["what"].eq(mark[0]) & rows["after"].astype(str).eq(mark[1]), "t_seconds"
+            ].min()
+            for mark in (("exists", "True"), ("phase", "Pending"), ("phase", "Running"), ("ready", "True"))
+        }
+        born, waits, runs, ready = when.values()
+        if born == waits and np.isfinite(ready):
+            starts.append(float(ready - born))
+            if np.isfinite(runs):
+                pending.append(float(runs - born))
     return pending, starts
 
 
@@ -207,12 +213,29 @@ def _crossings(t: Floats, y: Floats) -> dict[tuple[int, str], list[float]]:
     return found
 
 
+def _nearest(a: list[float], b: list[float]) -> list[tuple[float, float]]:
+    """Pairs in order with the least total distance; what is left over is paired with NaN."""
+    if len(a) > len(b):
+        return [(x, y) for y, x in _nearest(b, a)]
+    cost = np.full((len(a) + 1, len(b) + 1), np.inf)
+    cost[0] = 0.0
+    for i in range(1, len(a) + 1):
+        for j in range(i, len(b) + 1):
+            cost[i, j] = min(cost[i, j - 1], cost[i - 1, j - 1] + abs(a[i - 1] - b[j - 1]))
+    pairs, i = [], len(a)
+    for j in range(len(b), 0, -1):
+        taken = i > 0 and cost[i, j] < cost[i, j - 1]
+        pairs.append((a[i - 1] if taken else np.nan, b[j - 1]))
+        i -= taken
+    return pairs[::-1]
+
+
 def _matched(
     predicted: dict[tuple[int, str], list[float]], measured: dict[tuple[int, str], list[float]]
 ) -> pd.DataFrame:
     rows: list[tuple[Any, ...]] = []
     for key in {**predicted, **measured}:
-        pairs = itertools.zip_longest(predicted.get(key, []), measured.get(key, []), fillvalue=np.nan)
+        pairs = _nearest(predicted.get(key, []), measured.get(key, []))
         rows += [(*key, expected, seen, seen - expected) for expected, seen in pairs]
     columns = ["replicas", "direction", "predicted_s", "measured_s", "shift_s"]
     frame = pd.DataFrame(rows, columns=columns)

@@ -33,6 +33,7 @@ def measured(cost_ms: float, idle: float, noise: float, seed: int = 1) -> dict[s
         for name, born in (("p0", 1.0), ("p1", 50.0))
         for what, after, t in (
             ("exists", "True", born),
+            ("phase", "Pending", born),
             ("phase", "Running", born + 1.5),
             ("ready", "True", born + 6),
         )
@@ -56,6 +57,13 @@ def test_start_up_and_sampling_come_back() -> None:
     assert (found.pipeline.scrape_interval_s, found.pipeline.window_s) == (10.0, 10.0)
     assert found.starts_s == (6.0, 6.0)
     assert str(found).startswith("20.0 ms of CPU per request and 5m idle")
+
+
+def test_pods_that_were_there_before_say_nothing_about_starting() -> None:
+    given_ = measured(20, 5, 0.5)
+    changes = given_["transitions"]
+    given_["transitions"] = changes.loc[~((changes["name"] == "p0") & (changes["after"] == "Pending"))]
+    assert calibrate(**given_).starts_s == (6.0,)
 
 
 def test_shared_evenly_where_nobody_knows_who_answered() -> None:
@@ -99,6 +107,15 @@ def test_a_step_that_only_one_took_has_no_shift() -> None:
     found = compare(series((0, 1), (20, 2), (100, 2)), series((0, 1), (100, 1)))
     (shift,) = found.steps["shift_s"]
     assert math.isnan(shift) and found.within_one_percent == 100
+
+
+def test_a_detour_is_not_taken_for_the_later_step() -> None:
+    predicted = series((0, 2), (30, 1), (40, 2), (170, 1), (200, 1))
+    found = compare(predicted, series((0, 2), (172, 1), (200, 1))).steps
+    down = found.loc[found["direction"] == "down"].set_index("predicted_s")["shift_s"]
+    assert down[170.0] == 2.0 and math.isnan(down[30.0])
+    back = compare(series((0, 2), (172, 1), (200, 1)), predicted).steps
+    assert back.loc[back["measured_s"] == 170.0, "shift_s"].tolist() == [-2.0]
 
 
 def test_the_same_series_agrees_with_itself() -> None:
