@@ -41,8 +41,8 @@ def up(
     given: dict[str, Any] = {"workers": workers, "cpus": cpus, "memory": memory, **_numbers(option or [])}
     options = {key: value for key, value in given.items() if value is not None}
     cluster = cluster_up(name, provider, **options)
-    typer.echo(f"\nCluster {name!r} is up. Try:\n  labkit shell {name}\n  kubectl get nodes\nor")
-    typer.echo(f"  export KUBECONFIG={cluster.kubeconfig}")
+    typer.echo(f"\nCluster {name!r} is up. For a shell in which kubectl, curl and names work as in a pod:\n")
+    typer.echo(f"  labkit shell {name}\n\nFor kubectl alone:\n\n  export KUBECONFIG={cluster.kubeconfig}")
 
 
 @app.command()

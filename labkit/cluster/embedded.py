@@ -126,9 +126,11 @@ class EmbeddedCluster(Cluster):
         components = tuple(self._component(process) for process in processes)
         slot = Slot(state.slot)
         healthy = all(p.state == "running" for p in processes) and all(n.ready == "True" for n in nodes)
-        running = "running" if healthy and len(nodes) == len(state.nodes) else "degraded"
+        now = "stopped" if state.ready else "incomplete"
+        if processes:
+            now = "running" if healthy and len(nodes) == len(state.nodes) else "degraded"
         return ClusterStatus(
-            name=self.name, provider=self.provider, state=running if processes else "stopped" if state.ready else "incomplete",
+            name=self.name, provider=self.provider, state=now,
             version=versions().kubernetes, directory=self.directory.path, components=components,
             uptime_s=max((c.uptime_s for c in components), default=0.0), nodes=tuple(nodes),
             urls={"api": server_url(slot), "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"},

@@ -107,15 +107,17 @@ class Live:
     """Lines that change in place, for a terminal. A context manager."""
 
     def __init__(self, console: Any = None) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import Progress, SpinnerColumn, TextColumn
+        from rich.table import Column
 
+        narrow, wide = Column(no_wrap=True, min_width=15), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self._progress = Progress(
-            SpinnerColumn(finished_text="✔"),
-            TextColumn("[bold]{task.fields[phase]}"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[took]}"),
+            SpinnerColumn(finished_text="[green]✔"),
+            TextColumn("[bold]{task.fields[phase]}", table_column=narrow),
+            TextColumn("{task.fields[took]:>7}", table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.description}", table_column=wide),
             console=console,
+            expand=True,
         )
         self._tasks: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -135,7 +137,8 @@ class Live:
                 self._progress.console.print(f"[bold]{now.name}[/] {escape(now.text)}")
                 return
             fields: dict[str, Any] = {"phase": now.name, "took": f"{now.seconds:.1f} s"}
-            text = escape(now.text)
+            share = f"{now.fraction:.0%} " if now.fraction is not None and now.state == "running" else ""
+            text = share + escape(now.text)
             if now.name not in self._tasks:
                 self._tasks[now.name] = self._progress.add_task(text, total=None, **fields)
             total = 1.0 if now.fraction is not None or now.state == "done" else None

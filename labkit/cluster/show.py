@@ -39,7 +39,8 @@ def status_table(status: ClusterStatus, console: Console | None = None) -> None:
     console = console or Console()
     console.print(
         f"\n[bold]{status.name}[/]: {_colour(status.state)}, Kubernetes {status.version}, {status.provider}, "
-        f"up {duration(status.uptime_s)}, memory {status.memory_bytes / 2**20:.0f} MiB"
+        f"up {duration(status.uptime_s)}, memory {status.memory_bytes / 2**20:.0f} MiB",
+        highlight=False,
     )
     if status.components:
         table = _table("component", "state", "pid", "restarts", "up", "MiB", "last exit")
