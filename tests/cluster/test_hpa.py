@@ -60,7 +60,7 @@ def test_why_and_what_it_would_take(cluster: Cluster) -> None:
         (problem,) = [
             p for p in explain_live(cluster.kube, "nameless", space.name).problems if "request" in p
         ]
-        assert "missing request for cpu in container c" in problem
+        assert "missing request for cpu in container main" in problem
         assert json.loads(command(cluster, space.name, "busy", "--json"))["grow"] == busy.grow
         with pytest.raises(NotFound):
             explain_live(cluster.kube, "nobody", space.name)
