@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -189,16 +191,32 @@ def _numbers(pairs: list[str]) -> dict[str, int]:
     return options
 
 
+_RECEIVED: dict[str, int] = {}
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    _RECEIVED["signal"] = number
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run the command; a labkit error is a message and exit code 1 (2 for a wrong argument)."""
+    """Run the command; a labkit error is a message and exit code 1 (2 for a wrong argument).
+
+    Terminated or hung up, it cleans up as when it is interrupted from the keyboard.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
         app()
     except LabkitError as err:
         typer.echo(f"labkit: {err}", err=True)
         sys.exit(2 if isinstance(err, ConfigError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("labkit: interrupted", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 128 + signal.SIGINT:  # typer says so of every interruption
+            typer.echo("labkit: interrupted", err=True)
+            sys.exit(128 + _RECEIVED.get("signal", signal.SIGINT))
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -163,13 +163,14 @@ def test_up_killed_in_the_middle_can_be_repeated(phase: str) -> None:
     nothing_is_left(cluster, slot)
 
 
-@pytest.mark.parametrize("phase", ["certs", "control-plane"])
-def test_up_interrupted_from_the_keyboard_leaves_nothing(phase: str) -> None:
+@pytest.mark.parametrize(("phase", "how"), [("certs", signal.SIGINT), ("control-plane", signal.SIGINT),
+                                            ("control-plane", signal.SIGTERM), ("bootstrap", signal.SIGHUP)])  # fmt: skip
+def test_up_interrupted_leaves_nothing(phase: str, how: signal.Signals) -> None:
     process = started("up", "stopped")
     slot = reached(process, phase)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     said = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, said
+    assert process.returncode == 128 + how, said
     assert "Traceback" not in said
     nothing_is_left(EmbeddedCluster("stopped"), slot)
 
