@@ -83,7 +83,8 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
                     run.labs.append(LabRun(lab, "skipped", reason=reason))
                 else:
                     listener.lab_begins(lab)
-                    run.labs.append(_run_one(lab, options, site, listener))
+                    run.labs.append(LabRun(lab, "failed", reason="It was interrupted."))
+                    run.labs[-1] = _run_one(lab, options, site, listener)
                 listener.lab_ended(run.labs[-1])
                 if run.labs[-1].state == "failed" and not options.keep_cluster:
                     site.remove()
