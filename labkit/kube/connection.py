@@ -217,6 +217,7 @@ class Connection:
     def _search(self, kind: str, version: str) -> list[Any]:
         """Resources whose kind, plural, singular or short name is `kind`."""
         import urllib3
+        from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
         try:
             discovery = self.dynamic.resources
@@ -225,6 +226,8 @@ class Connection:
                 found = [each for each in exact if each.kind == kind]
                 every = (each for group in discovery for each in group if hasattr(each, "singular_name"))
                 return found or [each for each in every if _named(each, kind.lower(), version)]
+        except ResourceNotFoundError:  # the group is listed, its kinds are not served yet
+            return []
         except (urllib3.exceptions.HTTPError, OSError) as err:
             raise _Busy(f"{type(err).__name__} in discovery") from err
 
