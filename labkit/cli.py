@@ -181,6 +181,14 @@ def image(ctx: typer.Context) -> None:
     commands(ctx.args, prog_name="labkit image")
 
 
+@app.command(add_help_option=False, context_settings=_FORWARD)
+def hpa(ctx: typer.Context) -> None:
+    """The horizontal pod autoscaler: explain a live one, simulate one from its manifest."""
+    from labkit.hpa.cli import app as commands
+
+    commands(ctx.args, prog_name="labkit hpa")
+
+
 def _numbers(pairs: list[str]) -> dict[str, int]:
     options = {}
     for pair in pairs:
