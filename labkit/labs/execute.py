@@ -156,7 +156,9 @@ def execute(
 def _read_run(lab: Lab, output: Path, error: str) -> LabRun:
     notebook = read_notebook(output)
     run = LabRun(lab, "failed" if error else "passed", notebook=output)
-    run.cells = sum(1 for c in notebook.cells if c.cell_type == "code" and c.execution_count)
+    run.cells = sum(
+        1 for c in notebook.cells if c.get("execution_count") and "injected-parameters" not in tags(c)
+    )
     seen = _results(notebook)
     for cell in notebook.cells:
         check_id = check_id_of(cell.source) if "check" in tags(cell) else None
