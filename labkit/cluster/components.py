@@ -135,14 +135,15 @@ class _Plan:
         client, peer = f"https://{self.address}:2379", f"https://{self.address}:2380"
         own = self.pki / "etcd"
         return [
-            "--name=default", f"--data-dir={self.directory / 'etcd'}",
+            "--name=control-plane", f"--data-dir={self.directory / 'etcd'}",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=default={peer}",
+            f"--initial-cluster=control-plane={peer}",
             f"--cert-file={own}/server.crt", f"--key-file={own}/server.key",
             "--client-cert-auth", f"--trusted-ca-file={own}/ca.crt",
             f"--peer-cert-file={own}/server.crt", f"--peer-key-file={own}/server.key",
             "--peer-client-cert-auth", f"--peer-trusted-ca-file={own}/ca.crt",
+            "--heartbeat-interval=20", "--election-timeout=200",  # a single member elects itself
             "--snapshot-count=10000", "--quota-backend-bytes=536870912",
             "--auto-compaction-mode=periodic", "--auto-compaction-retention=5m",
         ]  # fmt: skip
