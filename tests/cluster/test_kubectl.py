@@ -184,7 +184,15 @@ def test_top_shows_nodes_and_pods(cluster: Cluster) -> None:
             "metrics of the pod",
             every=1,
         )
-        assert len(cluster.kubectl("top", "nodes", "--no-headers").splitlines()) == len(cluster.nodes())
+        nodes = len(cluster.nodes())
+        of_nodes = ("top", "nodes", "--no-headers")
+        # A node that was away is measured again after two more samples.
+        until(
+            lambda: len(cluster.kubectl(*of_nodes, check=False).splitlines()) == nodes,
+            60,
+            "metrics of all nodes",
+            every=1,
+        )
 
 
 def test_autoscale_scales_up_under_load(cluster: Cluster) -> None:
