@@ -19,10 +19,10 @@ from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
 from labkit.cluster.state import Directory, Node, Options, State, check_options, write
-from labkit.cluster.supervisor import Supervisor
+from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import log_tail, wait_for
-from labkit.errors import ClusterError, ConfigError, MachineError
+from labkit.errors import ConfigError, MachineError
 from labkit.images import default_root
 from labkit.kube import Kube, dig
 
@@ -220,7 +220,7 @@ def start_join(
     slot, node = Slot(state.slot), state.nodes[name]
 
     def start(token: Token) -> str:
-        with suppress(ClusterError):  # there is none, but for a join that was cut off
+        with suppress(NoComponent):  # there is one only where a join was cut off
             Supervisor(directory).remove(kubelet.component_name(name))
         kubelet.forget_certificates(directory, name)
         kubelet.write_configuration(directory, slot, name, node)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from labkit.cluster.join import Join
 from labkit.cluster.phases import Listener, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
-from labkit.cluster.supervisor import NotRunning, Process, Supervisor
+from labkit.cluster.supervisor import NoComponent, NotRunning, Process, Supervisor
 from labkit.cluster.tear_down import tear_down
 from labkit.errors import AcquireError, ClusterError, KubeError
 from labkit.images import default_root
@@ -80,7 +82,7 @@ class EmbeddedCluster(Cluster):
 
     def down(self) -> None:
         """End all processes of the cluster and remove its directory."""
-        with self.directory.locked(lambda _: None):
+        with self.directory.locked(partial(print, file=sys.stderr, flush=True)):
             tear_down(self.directory)
         self.__dict__.pop("kube", None)
 
@@ -280,13 +282,8 @@ class EmbeddedCluster(Cluster):
 
     def _forgiving(self, act: Callable[[], object]) -> None:
         """What is gone already need not be removed."""
-        try:
+        with suppress(NotRunning, NoComponent, KubeError):
             act()
-        except (NotRunning, KubeError):
-            return
-        except ClusterError as err:
-            if "no component" not in err.message:
-                raise
 
 
 def _free_machine(state: State) -> int:

@@ -67,13 +67,13 @@ class Token:
         make = [secrets.choice(letters) for _ in range(22)]
         return cls("".join(make[:6]), "".join(make[6:]))
 
-    def manifest(self, node: str, *, approve: bool) -> dict[str, Any]:
-        """The Secret that makes it valid, for a quarter of an hour.
+    def manifest(self, node: str, *, approve: bool, minutes: int = TOKEN_MINUTES) -> dict[str, Any]:
+        """The Secret that makes it valid, for so many minutes.
 
         Args:
             approve: False for one whose certificate request waits for a person.
         """
-        until = datetime.now(UTC) + timedelta(minutes=TOKEN_MINUTES)
+        until = datetime.now(UTC) + timedelta(minutes=minutes)
         return {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -160,11 +160,12 @@ class Join:
 
     def _join(self) -> None:
         token = Token.random()
-        secret = token.manifest(self.node, approve=self.approve)
+        minutes = max(TOKEN_MINUTES, int(self._limit_s // 60) + 2)
+        secret = token.manifest(self.node, approve=self.approve, minutes=minutes)
         path, _, name = path_of(secret).rpartition("/")
         self._kube.request("POST", path, body=secret)
         shown = {**secret, "stringData": {**secret["stringData"], "token-secret": "(hidden)"}}
-        self._step("token created", f"Secret {name}, valid for {TOKEN_MINUTES} minutes", shown)
+        self._step("token created", f"Secret {name}, valid for {minutes} minutes", shown)
         self._step("kubelet started", self._start(token))
         self._follow_request(f"system:bootstrap:{token.id}")
         self._follow_node()
@@ -222,11 +223,5 @@ class Join:
 
 def _who_approved(approved: dict[str, Any]) -> str:
     reason = approved.get("reason", "")
-    who = (
-        "the controller manager"
-        if reason == "AutoApproved"
-        else "a person"
-        if "Kubectl" in reason
-        else reason
-    )
-    return f"by {who}: {approved.get('message', '')}"
+    known = {"AutoApproved": "the controller manager", "KubectlApprove": "a person"}
+    return f"by {known.get(reason, reason)}: {approved.get('message', '')}"

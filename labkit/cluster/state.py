@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
-from labkit.cluster.addresses import Slot
 from labkit.errors import ClusterError, ConfigError
 from labkit.kube import quantity
 
@@ -166,10 +166,14 @@ class Directory:
         clusters_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = clusters_dir() / f".{self.name}.lock"
         with _flock(lock, limit_s, waiting):
-            yield
+            try:
+                yield
+            finally:
+                if not self.exists:
+                    lock.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory and everything in it, the locks included."""
+        """Remove the directory and everything in it."""
         if self.path.is_dir():
             for folder, inside, _ in os.walk(self.path):  # programs in pods may have locked folders of theirs
                 for path in (Path(folder, name) for name in inside):
@@ -178,7 +182,6 @@ class Directory:
                             path.chmod(0o700)
             shutil.rmtree(self.path)
         (clusters_dir() / f".{self.name}.state.lock").unlink(missing_ok=True)
-        (clusters_dir() / f".{self.name}.lock").unlink(missing_ok=True)
 
     def _remove_hint(self) -> str:
         return f"`labkit down {self.name}` removes the cluster, `labkit up {self.name}` makes a new one."
@@ -250,11 +253,6 @@ def write(path: Path, text: str | bytes) -> None:
     unfinished.replace(path)
 
 
-def slot_of(state: State) -> Slot:
-    """The addresses of a cluster."""
-    return Slot(state.slot)
-
-
 @contextmanager
 def _flock(path: Path, limit_s: float, waiting: Callable[[str], None]) -> Iterator[None]:
     deadline, told = time.monotonic() + limit_s, False
@@ -273,8 +271,14 @@ def _flock(path: Path, limit_s: float, waiting: Callable[[str], None]) -> Iterat
                     told = True
                 time.sleep(0.1)
                 continue
-            if (
-                path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino
-            ):  # not removed meanwhile
+            if _is_file_of(lock, path):
                 yield
                 return
+
+
+def _is_file_of(stream: IO[str], path: Path) -> bool:
+    """Whether a path still leads to an open file: whoever held the lock before may have removed it."""
+    try:
+        return os.fstat(stream.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False

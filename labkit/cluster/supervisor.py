@@ -37,6 +37,10 @@ class NotRunning(ClusterError):
     """No supervisor answers: the cluster does not run."""
 
 
+class NoComponent(ClusterError):
+    """The supervisor knows no component of that name."""
+
+
 class SlotBusy(ClusterError):
     """Another running cluster of this machine holds the slot."""
 
@@ -117,6 +121,7 @@ class Supervisor:
 
         Raises:
             NotRunning: nobody answers.
+            NoComponent: the request names one that is not there.
             ClusterError: it refuses; the message has its words.
         """
         try:
@@ -127,6 +132,8 @@ class Supervisor:
         except TimeoutError as err:
             raise ClusterError(f"The supervisor has not answered {op!r} for {limit_s:.0f} s.") from err
         answer: dict[str, Any] = json.loads(raw)
+        if str(answer.get("error", "")).startswith("no component"):
+            raise NoComponent(f"The supervisor has {answer['error']}.")
         if answer.get("error"):
             raise ClusterError(f"The supervisor refused {op!r}: {answer['error']}")
         return answer

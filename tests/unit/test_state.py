@@ -130,6 +130,27 @@ def test_removal_takes_the_lock_along_and_the_next_one_gets_a_new_lock(directory
         assert not directory.exists
 
 
+def test_the_lock_holds_while_a_half_made_cluster_is_replaced(directory: Directory) -> None:
+    held, go_on = FORK.Event(), FORK.Event()
+
+    def replace() -> None:
+        with directory.locked(lambda _: None):
+            directory.remove()
+            directory.create()
+            held.set()
+            go_on.wait(20)
+
+    holder = FORK.Process(target=replace)
+    holder.start()
+    assert held.wait(10)
+    with pytest.raises(ClusterError), directory.locked(lambda _: None, limit_s=0.3):
+        pass
+    go_on.set()
+    holder.join(10)
+    with directory.locked(lambda _: None, limit_s=5):
+        assert directory.exists
+
+
 def test_a_file_is_never_seen_half_written(tmp_path: Path) -> None:
     file = tmp_path / "f"
     write(file, "a" * 200_000)
