@@ -177,7 +177,8 @@ def test_describe_node_shows_what_was_asked_for(cluster: Cluster) -> None:
 
 def test_top_shows_nodes_and_pods(cluster: Cluster) -> None:
     with namespace(cluster) as space:
-        space.run("box")
+        busy = "import time\nwhile True: sum(range(20000)); time.sleep(0.05)"  # of an idle pod there may be no sample
+        space.run("box", "python3", "-c", busy)
         until(
             lambda: space.kubectl("top", "pod", "box", "--no-headers", check=False),
             60,
