@@ -181,7 +181,7 @@ def test_top_shows_nodes_and_pods(cluster: Cluster) -> None:
         space.run("box", "python3", "-c", busy)
         until(
             lambda: space.kubectl("top", "pod", "box", "--no-headers", check=False),
-            60,
+            120,
             "metrics of the pod",
             every=1,
         )
@@ -190,7 +190,7 @@ def test_top_shows_nodes_and_pods(cluster: Cluster) -> None:
         # A node that was away is measured again after two more samples.
         until(
             lambda: len(cluster.kubectl(*of_nodes, check=False).splitlines()) == nodes,
-            60,
+            120,
             "metrics of all nodes",
             every=1,
         )
