@@ -25,7 +25,8 @@ def lab_run(tmp_path):
         argv = [sys.executable, "-m", "labkit", "run", *words, "--notebooks", str(tmp_path)]
         argv += ["--report", str(tmp_path / "report"), "--cluster", "nowhere"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(argv, env=env, text=True, start_new_session=True, **pipes)
+        heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 — what runs us may ignore it
+        return subprocess.Popen(argv, env=env, text=True, start_new_session=True, preexec_fn=heed, **pipes)
 
     return start
 
