@@ -71,7 +71,8 @@ func confine(c *kubeletconfig.KubeletConfiguration, o *Options) {
 	c.MakeIPTablesUtilChains = false
 	c.ProtectKernelDefaults = false
 	c.ReadOnlyPort = 0
-	c.PodLogsDir = filepath.Join(filepath.Dir(o.RootDir), "logs")
+	// A kubelet removes logs of pods that it does not know, so that no other node's may be in there.
+	c.PodLogsDir = filepath.Join(filepath.Dir(o.PodsDir), "logs")
 	c.PodCIDR = o.PodCIDR.String()
 	if c.ContainerRuntimeEndpoint == "" {
 		c.ContainerRuntimeEndpoint = "unix:///run/labkit/cri.sock" // replaced when the runtime is up

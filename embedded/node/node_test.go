@@ -89,8 +89,25 @@ func TestConfineKeepsWhatTheFileSays(t *testing.T) {
 	if c.MaxPods != 7 || c.EvictionHard["memory.available"] != "300Mi" || c.PodCIDR != "198.18.1.0/24" {
 		t.Errorf("the file's settings were lost: %+v", c)
 	}
-	if c.MakeIPTablesUtilChains || c.ReadOnlyPort != 0 || !strings.HasPrefix(c.PodLogsDir, filepath.Dir(o.RootDir)) {
+	if c.MakeIPTablesUtilChains || c.ReadOnlyPort != 0 {
 		t.Errorf("the host is not safe from %+v", c)
+	}
+}
+
+func TestEachNodeOfAClusterHasItsOwnPodLogs(t *testing.T) {
+	seen := map[string]bool{}
+	for _, name := range []string{"worker-1", "worker-2"} {
+		o, err := load(t, header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.RootDir, o.PodsDir = "/cluster/kubelet-"+name, "/cluster/nodes/"+name+"/pods"
+		c, _ := loadConfig(context.Background(), o.Config)
+		confine(c, o)
+		if seen[c.PodLogsDir] || filepath.Dir(c.PodLogsDir) != filepath.Dir(o.PodsDir) {
+			t.Errorf("%s keeps its pods' logs in %s", name, c.PodLogsDir)
+		}
+		seen[c.PodLogsDir] = true
 	}
 }
 
