@@ -24,8 +24,13 @@ Progress = Callable[[str, float | None], None]
 """Called with what happens and the fraction done (0 … 1), None where it cannot be told."""
 
 LIMIT_S = 3600
-_LINK_BYTES = 12_000_000
-"""Linking takes about as long as compiling so many bytes of Go (measured: 15 of 350 s for 280 MB)."""
+_S_PER_BYTE, _S_PER_DEPENDENCY, _LINK_S = 1.92e-6, 5.9e-4, 12.0
+"""CPU seconds that compiling and linking take, fitted to a cold build of 2,797 packages (703 s in all).
+
+The share done is then known to 6 % at any moment; by bytes of source alone it would be off by 30 %.
+"""
+_PRIOR_S = 20.0
+"""The number of processors counts as much as a speed measured over so many CPU seconds."""
 
 _KEPT = (
     *("GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOINSECURE", "GOAUTH"),
@@ -39,17 +44,17 @@ class Plan:
     """What is left to compile.
 
     Attributes:
-        weights: import path → bytes of source, of each package that is not in Go's build cache.
+        weights: import path → expected CPU seconds, of each package that is not in Go's build cache.
         packages: number of all packages.
     """
 
-    weights: dict[str, int]
+    weights: dict[str, float]
     packages: int
 
     @property
-    def total(self) -> int:
-        """All the work, in bytes of source, linking included."""
-        return sum(self.weights.values()) + _LINK_BYTES
+    def total(self) -> float:
+        """All the work in CPU seconds, linking included."""
+        return sum(self.weights.values()) + _LINK_S
 
 
 def environment(go: Path) -> dict[str, str]:
@@ -97,13 +102,16 @@ def build(go: Path, source: Path, out: Path, progress: Progress) -> None:
 class Meter:
     """How much of the plan is done, and how long the rest takes at the speed so far.
 
-    Packages are weighted by their source size; Go names a package when it begins to compile it.
+    Go names a package when it begins to compile it. At first the number of processors tells the speed.
     """
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, plan: Plan, clock: Callable[[], float] = time.monotonic, processors: int | None = None
+    ) -> None:
         self._plan, self._clock = plan, clock
+        self._processors = processors or len(os.sched_getaffinity(0))
         self._begin = clock()
-        self._count = self._done = self._last = 0
+        self._count, self._done, self._last = 0, 0.0, 0.0
 
     def started(self, package: str) -> None:
         """Go said that it begins with a package; what it began before is counted as done."""
@@ -114,21 +122,20 @@ class Meter:
             self._last = weight
 
     def fraction(self) -> float:
-        """0 … 1, by bytes of source."""
+        """0 … 1 of the work."""
         return self._done / self._plan.total
 
-    def left_s(self) -> float | None:
-        """Seconds left at the speed so far; None while that is too uncertain to say."""
-        took, part = self._clock() - self._begin, self.fraction()
-        return took * (1 - part) / part if took > 5 and part > 0.02 else None
+    def left_s(self) -> float:
+        """Seconds left, by the speed so far."""
+        took = self._clock() - self._begin
+        speed = (self._done + _PRIOR_S) / (took + _PRIOR_S / self._processors)
+        return (self._plan.total - self._done) / speed
 
     def text(self) -> str:
         """Such as "1204 of 2799 packages, 2 min 5 s, about 3 min left"."""
         planned = len(self._plan.weights)
         what = "linking" if self._count >= planned else f"{self._count} of {planned} packages"
-        left = self.left_s()
-        guess = f", about {span(left)} left" if left is not None else ""
-        return f"{what}, {span(self._clock() - self._begin)}{guess}"
+        return f"{what}, {span(self._clock() - self._begin)}, about {roughly(self.left_s())} left"
 
 
 def span(seconds: float) -> str:
@@ -137,9 +144,14 @@ def span(seconds: float) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
+def roughly(seconds: float) -> str:
+    """A duration as exactly as an estimate deserves: "20 s", "3 min"."""
+    return f"{max(10, round(seconds, -1)):.0f} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
 def _plan(go: Path, source: Path, env: dict[str, str], progress: Progress) -> Plan:
     """Ask Go which packages it must compile. Downloads the modules, where they are not there yet."""
-    form = "{{.Stale}}\t{{.ImportPath}}\t{{.Dir}}\t{{range .GoFiles}}{{.}} {{end}}"
+    form = "{{.Stale}}\t{{.ImportPath}}\t{{.Dir}}\t{{len .Deps}}\t{{range .GoFiles}}{{.}} {{end}}"
     mains = [f"./cmd/{program}" for program in PROGRAMS]
     argv = [str(go), "list", "-deps", *FLAGS, "-f", form, *mains]
     weights, packages, modules = {}, 0, 0
@@ -151,11 +163,12 @@ def _plan(go: Path, source: Path, env: dict[str, str], progress: Progress) -> Pl
             if line.startswith("go: downloading "):
                 modules += 1
                 progress(f"downloading Go modules, {modules} so far", None)
-            elif line.count("\t") == 3:
-                stale, package, folder, files = line.split("\t")
+            elif line.count("\t") == 4:
+                stale, package, folder, depends, files = line.split("\t")
                 packages += 1
                 if stale == "true":
-                    weights[package] = _size(Path(folder), files.split())
+                    size = _size(Path(folder), files.split())
+                    weights[package] = size * _S_PER_BYTE + int(depends) * _S_PER_DEPENDENCY
             else:
                 errors.append(line)
     failed = lines.failed()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from labkit import acquire
-from labkit.acquire.build import Meter, Plan, environment
+from labkit.acquire.build import Meter, Plan, environment, roughly
 from labkit.errors import AcquireError, MachineError
 from labkit.tools import find_go, go
 
@@ -210,18 +210,20 @@ def test_sources_that_are_nowhere_are_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_estimate_follows_the_weights() -> None:
     now = [0.0]
-    meter = Meter(Plan({"a": 30_000_000, "b": 10_000_000, "c": 8_000_000}, 10), clock=lambda: now[0])
-    assert meter.left_s() is None
+    meter = Meter(Plan({"a": 300.0, "b": 100.0, "c": 188.0}, 10), clock=lambda: now[0], processors=2)
+    assert meter.left_s() == pytest.approx(300.0)
     meter.started("a")
     meter.started("something that is not planned")
-    now[0] = 60.0
+    now[0] = 290.0
     assert meter.fraction() == 0.0
     meter.started("b")
     assert meter.fraction() == pytest.approx(0.5)
-    assert meter.left_s() == pytest.approx(60.0)
-    assert meter.text() == "2 of 3 packages, 1 min 0 s, about 1 min 0 s left"
+    assert meter.left_s() == pytest.approx(281.25)
+    assert meter.text() == "2 of 3 packages, 4 min 50 s, about 5 min left"
     meter.started("c")
-    assert meter.text().startswith("linking")
+    now[0] = 570.0
+    assert meter.text().startswith("linking, 9 min 30 s, about 5 min")
+    assert [roughly(s) for s in (3, 44, 89, 91, 400)] == ["10 s", "40 s", "90 s", "2 min", "7 min"]
 
 
 class Release(http.server.ThreadingHTTPServer):
