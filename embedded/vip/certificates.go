@@ -94,7 +94,8 @@ func checkServing(r *certificates.CertificateSigningRequest, nodes corelisters.N
 const queueRetries = 8
 
 // runQueue hands the keys of changed objects to handle one after the other and tries failed ones again, later and later.
-func (c *Controller) runQueue(ctx context.Context, informer cache.SharedIndexInformer, handle func(key string) error) {
+// What it returns queues an object once more.
+func (c *Controller) runQueue(ctx context.Context, informer cache.SharedIndexInformer, handle func(key string) error) (again func(object any)) {
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 10*time.Second))
 	add := func(object any) {
 		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(object); err == nil {
@@ -117,4 +118,5 @@ func (c *Controller) runQueue(ctx context.Context, informer cache.SharedIndexInf
 			queue.Done(key)
 		}
 	}()
+	return add
 }

@@ -207,6 +207,19 @@ func TestClaimsThatHaveToWait(t *testing.T) {
 	}
 }
 
+func TestClaimGetsItsVolumeWhenItsClassComesLater(t *testing.T) {
+	client := start(t, t.TempDir(), claim("standard", "worker-1"))
+	time.Sleep(200 * time.Millisecond)
+	ctx := context.Background()
+	if _, err := client.StorageV1().StorageClasses().Create(ctx, standard(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the volume exists", func() bool {
+		_, err := client.CoreV1().PersistentVolumes().Get(ctx, "pvc-1-2-3", metav1.GetOptions{})
+		return err == nil
+	})
+}
+
 func TestOnlyOwnDirectoriesAreDeleted(t *testing.T) {
 	dir, precious := t.TempDir(), t.TempDir()
 	volume := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pvc-evil", Annotations: map[string]string{annotationProvisionedBy: Provisioner}},

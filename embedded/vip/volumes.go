@@ -12,6 +12,7 @@ import (
 	storage "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -47,7 +48,7 @@ func (c *Controller) runVolumes(ctx context.Context, f informers.SharedInformerF
 	p := &provisioner{c: c, ctx: ctx, classes: f.Storage().V1().StorageClasses().Lister(),
 		recorder: broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: Provisioner})}
 	claims, volumes := f.Core().V1().PersistentVolumeClaims(), f.Core().V1().PersistentVolumes()
-	c.runQueue(ctx, claims.Informer(), func(key string) error {
+	again := c.runQueue(ctx, claims.Informer(), func(key string) error {
 		namespace, name, _ := cache.SplitMetaNamespaceKey(key)
 		claim, err := claims.Lister().PersistentVolumeClaims(namespace).Get(name)
 		if err != nil {
@@ -55,6 +56,13 @@ func (c *Controller) runVolumes(ctx context.Context, f informers.SharedInformerF
 		}
 		return p.provision(claim)
 	})
+	// A claim may be there before its class is, or be seen before.
+	_, _ = f.Storage().V1().StorageClasses().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
+		waiting, _ := claims.Lister().List(labels.Everything())
+		for _, claim := range waiting {
+			again(claim)
+		}
+	}})
 	c.runQueue(ctx, volumes.Informer(), func(key string) error {
 		volume, err := volumes.Lister().Get(key)
 		if err != nil {
