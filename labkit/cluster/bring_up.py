@@ -14,7 +14,7 @@ from labkit.cluster import components, kubelet
 from labkit.cluster.addresses import Slot, served_port
 from labkit.cluster.background import Background
 from labkit.cluster.credentials import write_bootstrap, write_credentials
-from labkit.cluster.join import Join, Token
+from labkit.cluster.join import Join, Token, kept_out
 from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
@@ -257,9 +257,10 @@ def api_ready(supervisor: Supervisor, directory: Directory, limit_s: float = _RE
 
 
 def node_ready(kube: Kube, name: str) -> bool:
-    """Whether a node is Ready and reports."""
+    """Whether a node is Ready, reports, and takes pods."""
     node = kube.request("GET", f"/api/v1/nodes/{name}")
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in dig(node, "status.conditions", []))
+    conditions = dig(node, "status.conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) and not kept_out(node)
 
 
 def _check_same(directory: Directory, state: State | None, given: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from labkit.errors import ClusterError, LabkitError, WaitTimeout
 from labkit.kube import Kube, Watch, dig
 
 CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
+NOT_READY = "node.kubernetes.io/not-ready"
 TOKEN_MINUTES = 15
 STEPS = (
     "token created",
@@ -134,7 +135,7 @@ class Join:
         raise StopIteration
 
     def wait(self) -> list[JoinStep]:
-        """All steps, when the node is Ready.
+        """All steps, when the node is Ready and takes pods.
 
         Raises:
             WaitTimeout: it is not within the limit; the hint says which step is missing.
@@ -195,8 +196,10 @@ class Join:
                 version = dig(node, "status.nodeInfo.kubeletVersion", "")
                 self._step("node registered", f"{self.node} {version}".strip(), node)
             ready = [c for c in dig(node, "status.conditions", []) if c["type"] == "Ready"]
-            if ready and ready[0]["status"] == "True":
+            if self._next == "node Ready" and ready and ready[0]["status"] == "True":
                 self._step("node Ready", ready[0].get("message", ""), node)
+            # The node lifecycle controller lets pods in a moment after the node says that it is ready.
+            if len(self._seen) == len(STEPS) and not kept_out(node):
                 return
 
     def _watch(self, path: str, fields: str) -> Iterator[dict[str, Any]]:
@@ -212,13 +215,18 @@ class Join:
 
     @property
     def _next(self) -> str:
-        """The step that was not seen yet."""
-        return STEPS[min(len(self._seen), len(STEPS) - 1)]
+        """What was not seen yet."""
+        return (*STEPS, f"the removal of its taint {NOT_READY}")[len(self._seen)]
 
     def _hint(self) -> str:
         if self._next == "CSR approved" and not self.approve:
             return "`kubectl get csr`, then `kubectl certificate approve NAME`."
         return f"`labkit logs node-{self.node}` shows the kubelet's log."
+
+
+def kept_out(node: dict[str, Any]) -> bool:
+    """Whether pods are still kept from a node because it was not ready."""
+    return any(taint["key"] == NOT_READY for taint in dig(node, "spec.taints", []))
 
 
 def _who_approved(approved: dict[str, Any]) -> str:
