@@ -1,7 +1,6 @@
 """What another user of the machine gets from a cluster: refusals, and no file.
 
-When root runs the tests, another user really tries; else requests without credentials do, which is all that
-another user has.
+Another user really tries: root can become one, and whoever has subordinate ids (/etc/subuid) takes one of those.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from labkit.cluster.embedded import EmbeddedCluster
 from labkit.cluster.processes import cluster_pids
 
 pytestmark = pytest.mark.cluster
-NOBODY = 65534
+STRANGER = 1234
 PATHS = (
     "/",
     "/metrics",
@@ -59,9 +59,29 @@ print(json.dumps(answers))
 """
 
 
-def stranger() -> dict[str, object]:
-    """Popen arguments that make a process another user's, when that is possible."""
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+def as_stranger(*argv: str | Path) -> list[str]:
+    """The command that runs another one as a user who has nothing to do with the cluster."""
+    become = ["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups"]
+    if os.getuid() != 0:
+        become = ["unshare", "--user", "--map-auto", "--map-root-user", *become]
+    return [*become, *map(str, argv)]
+
+
+@pytest.fixture(scope="module")
+def stranger() -> None:
+    """Another user who really is one: without this, a refusal would prove nothing."""
+    done = subprocess.run(as_stranger("true"), capture_output=True, text=True)
+    if done.returncode:
+        why = f"cannot become another user (install uidmap): {done.stderr.strip()}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    with tempfile.TemporaryDirectory() as folder:
+        secret = Path(folder) / "secret"
+        secret.write_text("mine")
+        secret.chmod(0o600)
+        Path(folder).chmod(0o755)
+        assert subprocess.run(as_stranger("cat", secret), capture_output=True).returncode
+        secret.chmod(0o644)
+        assert subprocess.run(as_stranger("cat", secret), capture_output=True).stdout == b"mine"
 
 
 def listening(cluster: EmbeddedCluster) -> dict[tuple[str, int], str]:
@@ -91,13 +111,14 @@ def listening(cluster: EmbeddedCluster) -> dict[tuple[str, int], str]:
 def asked(address: str, port: int, *paths: str) -> dict[str, object]:
     """What a stranger gets for each path, by https and by http: a status code or an exception's name."""
     done = subprocess.run(
-        ["/usr/bin/env", "python3", "-c", ASK, address, str(port), *paths],
-        capture_output=True, text=True, timeout=120, check=True, **stranger(),
+        as_stranger("/usr/bin/python3", "-c", ASK, address, str(port), *paths),
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     answers: dict[str, object] = json.loads(done.stdout)
     return answers
 
 
+@pytest.mark.usefixtures("stranger")
 def test_every_port_asks_for_credentials(cluster: EmbeddedCluster) -> None:
     state = cluster.directory.load()
     assert state
@@ -129,16 +150,16 @@ def test_every_port_asks_for_credentials(cluster: EmbeddedCluster) -> None:
             assert refused or path in PUBLIC, f"{program} answers {answer} to {request} on {address}:{port}"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("stranger")
 def test_another_user_cannot_read_any_file(cluster: EmbeddedCluster) -> None:
     look = "import os, sys; print(sum(len(f) for _, _, f in os.walk(sys.argv[1])))"
     done = subprocess.run(
-        ["/usr/bin/env", "python3", "-c", look, str(cluster.directory.path)],
-        capture_output=True, text=True, check=True, **stranger(),
+        as_stranger("/usr/bin/python3", "-c", look, cluster.directory.path),
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "0"
     with pytest.raises(subprocess.CalledProcessError):
-        subprocess.run(["cat", cluster.kubeconfig], capture_output=True, check=True, **stranger())
+        subprocess.run(as_stranger("cat", cluster.kubeconfig), capture_output=True, check=True)
 
 
 def test_files_are_the_users_own(cluster: EmbeddedCluster) -> None:
@@ -150,7 +171,7 @@ def test_files_are_the_users_own(cluster: EmbeddedCluster) -> None:
         assert part == "logs" or loose == [], part
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("stranger")
 def test_another_user_cannot_order_the_supervisor_about(cluster: EmbeddedCluster) -> None:
     ask = (
         "import socket, sys\n"
@@ -160,8 +181,8 @@ def test_another_user_cannot_order_the_supervisor_about(cluster: EmbeddedCluster
     )
     folder = os.open(cluster.directory.path, os.O_PATH)  # even somebody who was handed the directory
     try:
-        argv = ["/usr/bin/env", "python3", "-c", ask, str(folder)]
-        done = subprocess.run(argv, capture_output=True, text=True, pass_fds=[folder], **stranger())
+        argv = as_stranger("/usr/bin/python3", "-c", ask, str(folder))
+        done = subprocess.run(argv, capture_output=True, text=True, pass_fds=[folder])
     finally:
         os.close(folder)
     assert "PermissionError" in done.stderr or done.stdout.strip() == "0", done.stderr
