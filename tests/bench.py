@@ -25,6 +25,7 @@ from rich.table import Table
 
 import labkit
 from labkit import acquire
+from labkit.acquire.build import FLAGS, environment
 from labkit.cluster.base import Cluster
 from labkit.tools import go
 from tests.cluster.helpers import Namespace, deployment, namespace, pod, service, until
@@ -329,9 +330,10 @@ asyncio.run(main())
 
 def bench_proxy(report: Report) -> None:
     """The Service proxy's own Go benchmark."""
-    argv = [str(go()), "test", "-trimpath", "-gcflags=all=-dwarf=false", "-run=^$", "-bench=.", "./vip"]
+    program = go()
+    argv = [str(program), "test", *FLAGS, "-run=^$", "-bench=.", "./vip"]
     done = subprocess.run(
-        argv, cwd=acquire.sources(), env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True
+        argv, cwd=acquire.sources(), env=environment(program), capture_output=True, text=True
     )
     for name, value, unit in re.findall(r"^Benchmark(\S+)\s+\d+\s+([\d.]+) (\S+)", done.stdout, re.MULTILINE):
         report.add(f"go benchmark {name}", f"{value} {unit}")

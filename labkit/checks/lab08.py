@@ -10,12 +10,14 @@ from labkit.checks.core import Finding, expect
 from labkit.checks.objects import seen
 from labkit.checks.registry import define
 from labkit.cluster import Cluster
+from labkit.hpa.measure import compare
 from labkit.kube import dig
 from labkit.kube.objects import condition
-from labkit.record import Recorder
+from labkit.record import Recorder, Recording
 
 SHOP, NAME = "shop", "pricing"
 REACTION_S = 25.0
+RIGHT_PERCENT = 75.0
 
 
 @define("08-hpa-sees-load", "The autoscaler sees the CPU of pricing", deadline_s=60)
@@ -63,6 +65,30 @@ def scaled_down(recorder: Recorder, fell_at: float) -> Iterator[Finding]:
     yield expect(held >= 20, "not at once: the stabilization window held the number", f"it held {held:.0f} s")
     low = int(tail.min()) if len(tail) else 0
     yield expect(low == 1, "down to one replica in the end", f"the lowest number so far is {low}")
+
+
+@define("08-prediction-holds", "The model's prediction was right, nearly all the time", deadline_s=0)
+def prediction_holds(recording: Recording, predicted: pd.DataFrame) -> Iterator[Finding]:
+    """Predicted and desired replicas differed by one at most for three quarters of the time."""
+    rows = recording.hpas
+    rows = rows[(rows["name"] == NAME) & (rows["namespace"] == SHOP)] if len(rows) else rows
+    there = f"it has {len(recording.pods)} samples of pods, and none of the autoscaler"
+    yield expect(len(rows) > 1, "the recording has the autoscaler's decisions", there)
+    if len(rows) < 2:
+        return
+    agreement = compare(predicted, rows.rename(columns={"desired_replicas": "replicas"}))
+    right = agreement.within_one_percent >= RIGHT_PERCENT
+    yield expect(right, f"within one replica for {RIGHT_PERCENT:.0f} % of the time, at least", str(agreement))
+
+
+@define("08-scalability-measured", "Throughput measured against replicas", deadline_s=0)
+def scalability_measured(measured: dict[int, float]) -> Iterator[Finding]:
+    """Three replica counts or more, and the highest did more work than the lowest."""
+    seen_counts = ", ".join(f"{n}: {rps:.0f}/s" for n, rps in sorted(measured.items())) or "nothing yet"
+    yield expect(len(measured) >= 3, "three or more replica counts were measured", f"so far {seen_counts}")
+    if len(measured) >= 2:
+        low, high = min(measured), max(measured)
+        yield expect(measured[high] > measured[low], f"{high} replicas did more than {low}", seen_counts)
 
 
 @define("08-cleaned-up", "The shop and its autoscaler are gone", deadline_s=90)

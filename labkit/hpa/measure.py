@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,10 @@ import pandas as pd
 from labkit.hpa.errors import ObservationError, TraceError, number
 from labkit.hpa.scenario import Pipeline, Service
 from labkit.hpa.workload import Floats
+
+if TYPE_CHECKING:
+    from labkit.load import LoadResult
+    from labkit.record import Recording
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +98,27 @@ def calibrate(
     interval = float(every) if np.isfinite(every) and every > 0 else 15.0
     pipeline = Pipeline(scrape_interval_s=interval, window_s=window if window > 0 else None)
     return Calibration(service, pipeline, points, error, tuple(starts))
+
+
+def calibrate_run(
+    recording: Recording, load: LoadResult, app: str, base: Service | None = None
+) -> Calibration:
+    """`calibrate` with what a recorder and a load generator kept of the same time.
+
+    Args:
+        app: value of the pods' label app.kubernetes.io/name (or app).
+        base: what is not measured here.
+
+    Raises:
+        ObservationError: no such pods, or too little to tell from.
+    """
+    pods = set(recording.pods.loc[recording.pods["app"] == app, "name"])
+    if not pods:
+        known = ", ".join(sorted(set(recording.pods["app"]) - {""})) or "none"
+        raise ObservationError("app", f"no pods of {app!r} were recorded", f"Recorded were: {known}.")
+    own = recording.usage.loc[recording.usage["name"].isin(pods)]
+    offset_s = load.started_at - recording.started_at
+    return calibrate(own, load.requests, recording.transitions, base, offset_s=offset_s)
 
 
 def _points(

@@ -10,6 +10,7 @@ from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
+from labkit.plots.scalability import scalability_figure
 from labkit.plots.why import Held, holds
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "phases_figure",
     "requests_per_pod",
     "rollout_figure",
+    "scalability_figure",
 ]

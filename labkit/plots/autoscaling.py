@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from labkit.errors import ConfigError
 from labkit.kube import dig
@@ -249,6 +250,9 @@ def _latency_panel(axis: Axes, load: LoadResult) -> None:
     axis.plot(t, table["p95_ms"], color=PINK)
     axis.plot(t, table["p50_ms"], color=INK, linewidth=1.2)
     axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    if high / low < 30:  # hardly a power of ten in the picture
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.minorticks_off()
     heading(axis, "latency from scheduled arrival, milliseconds (log scale)")

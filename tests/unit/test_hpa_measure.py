@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.hpa import HpaError, HpaSpec, Scenario, Service, cpu_utilization, simulate, workload
-from labkit.hpa.measure import Scalability, calibrate, compare, fit_scalability
+from labkit.hpa import (
+    HpaError,
+    HpaSpec,
+    ObservationError,
+    Scenario,
+    Service,
+    cpu_utilization,
+    simulate,
+    workload,
+)
+from labkit.hpa.measure import Scalability, calibrate, calibrate_run, compare, fit_scalability
+from labkit.load import LoadResult, constant
+from labkit.record import Recording
 
 
 def measured(cost_ms: float, idle: float, noise: float, seed: int = 1) -> dict[str, Any]:
@@ -57,6 +68,20 @@ def test_start_up_and_sampling_come_back() -> None:
     assert (found.pipeline.scrape_interval_s, found.pipeline.window_s) == (10.0, 10.0)
     assert found.starts_s == (6.0, 6.0)
     assert str(found).startswith("20.0 ms of CPU per request and 5m idle")
+
+
+def test_a_recording_and_a_load_are_put_on_one_clock() -> None:
+    given_ = measured(20, 5, 0.5)
+    pods = pd.DataFrame({"name": ["p0", "p1", "other"], "app": ["web", "web", ""]})
+    strange = pd.DataFrame([("other", 60.0, 10.0, 900.0)], columns=list(given_["usage"]))
+    usage = pd.concat([given_["usage"], strange], ignore_index=True)
+    recording = Recording(1000.0, 1.0, pods=pods, usage=usage, transitions=given_["transitions"])
+    sent = LoadResult(given_["requests"], constant(4, 1), started_at=1007.0)
+    found = calibrate_run(recording, sent, "web", Service(request_millicores=200))
+    alone = calibrate(**given_, base=Service(request_millicores=200))
+    assert (found.service, found.pipeline) == (alone.service, alone.pipeline)
+    with pytest.raises(ObservationError, match=r"(?s)'shop'.*web"):
+        calibrate_run(recording, sent, "shop")
 
 
 def test_pods_that_were_there_before_say_nothing_about_starting() -> None:

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from labkit import plots
 from labkit.errors import ConfigError
+from labkit.hpa.measure import fit_scalability
 from labkit.load import LoadResult
 from labkit.plots.style import spread
 from labkit.plots.why import policy_text, tolerances
@@ -40,6 +41,9 @@ STEPS = [
     Step("node Ready", "kubelet is posting ready status", 2.5),
 ]
 RECORDING, LOAD = hpa_run()
+THROUGHPUT = {1: 22.0, 2: 42.5, 3: 59.0, 4: 66.0, 6: 61.0}
+LAW = fit_scalability(list(THROUGHPUT), list(THROUGHPUT.values()))
+IDEAL = fit_scalability([1, 2, 3], [10, 20, 30])
 
 
 def figures() -> dict[str, Figure]:
@@ -52,6 +56,8 @@ def figures() -> dict[str, Figure]:
         "pods": plots.requests_per_pod(pods_run(), marks={"a pod dies": 12.0}),
         "node": plots.node_timeline(node_run(), "worker-2", marks={"off": 20.0, "on": 68.0}),
         "join": plots.join_figure(STEPS),
+        "scalability": plots.scalability_figure(THROUGHPUT, LAW, machine_rps=88.0),
+        "ideal scalability": plots.scalability_figure({1: 10.0, 2: 20.0, 3: 30.0}, IDEAL),
     }
 
 
@@ -104,6 +110,13 @@ def test_hpa_figure_says_what_happened_and_why() -> None:
     assert f"{int(LOAD.requests['failed'].sum())} failed" in said
     changes = desired.diff().dropna()
     assert said.count("\n+") == (changes > 0).sum() and said.count("\n−") == (changes < 0).sum()
+
+
+def test_latencies_within_one_decade_have_ticks() -> None:
+    near = LOAD.requests.assign(latency_ms=np.linspace(35, 85, len(LOAD.requests)), failed=False)
+    axis = plots.hpa_figure(RECORDING, replace(LOAD, requests=near), HPA).axes[-1]
+    low, high = axis.get_ylim()
+    assert any(low <= tick <= high for tick in axis.get_yticks())
 
 
 def test_holds_are_the_recorded_conditions() -> None:
@@ -186,6 +199,15 @@ def test_join_figure_names_the_longest_step() -> None:
     assert "joined in 2.5 s" in said and "“node Ready”" in said and "0.30 s" in said and "…" in said
     with pytest.raises(ConfigError):
         plots.join_figure([])
+
+
+def test_scalability_says_how_much_of_the_ideal_was_reached() -> None:
+    said = words(plots.scalability_figure(THROUGHPUT, LAW, machine_rps=88.0))
+    assert "6 replicas did 2.8 times the work of one: 46 % of ideal" in said
+    assert f"most work with {LAW.peak_replicas:.0f} replicas" in said and "all CPUs" in said
+    ideal = words(plots.scalability_figure({1: 10.0, 2: 20.0, 3: 30.0}, IDEAL, machine_rps=900.0))
+    assert "100 % of ideal" in ideal and "most work" not in ideal
+    assert "all CPUs" not in ideal  # a ceiling far above the picture is left out
 
 
 def test_a_short_and_empty_run_can_be_drawn() -> None:
