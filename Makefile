@@ -14,6 +14,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/labkit
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 RUN := .venv/bin/python -m labkit
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# A school's proxy has a certificate of its own; the system knows it, uv's list does not.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help setup labs test check lint start bench down clean lock
 
