@@ -302,6 +302,21 @@ def bench_hpa(report: Report) -> None:
         f"{seconds(lambda: sweep(several, load, seed=1)):.1f}",
         "30",
     )
+    report.add(
+        "HPA explorer, one redraw, ms", spread([redraw_ms(percent) for percent in (40, 50, 70)], 0), "100"
+    )
+
+
+def redraw_ms(percent: int) -> float:
+    """Milliseconds from moving a slider of a new explorer until everything is drawn."""
+    from labkit.hpa.explorer import Explorer
+
+    explorer = Explorer()
+
+    def move() -> None:
+        explorer.controls["A"]["target_percent"].value = percent
+
+    return 1000 * seconds(move)
 
 
 def hpa_scenario(i: int) -> Any:
@@ -344,6 +359,7 @@ ALONE = {
     "up": bench_up,
     "nodes": bench_nodes,
     "load": bench_load,
+    "hpa": bench_hpa,
     "proxy": bench_proxy,
 }
 ON_A_CLUSTER = {
