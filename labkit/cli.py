@@ -151,11 +151,11 @@ def build(
 ) -> None:
     """Get the embedded cluster's programs: from the cache, a release, or a build by Go."""
     from labkit import acquire
-    from labkit.cluster.phases import phase, shown
+    from labkit.cluster.bring_up import get_binaries
+    from labkit.cluster.phases import shown
 
-    with shown() as listener, phase("binaries", listener, "looking in the cache") as step:
-        found = acquire.binaries(step.tell, lambda text: typer.echo(text, err=True))
-        step.tell(found.origin)
+    with shown() as listener:
+        found = get_binaries(listener)
     if pack:
         typer.echo(acquire.pack(found, pack))
 

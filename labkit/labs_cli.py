@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -48,6 +49,8 @@ def run(
     _choice("--speed", speed, SPEEDS)
     chosen = find_labs(notebooks_dir(notebooks), labs)
     # Execution needs papermill and nbconvert; `labkit --help` should not wait for them.
+    from labkit.cluster.phases import shown
+    from labkit.cluster.providers import provider_class
     from labkit.labs.report import Run
     from labkit.labs.run import Options, run_labs
     from labkit.labs.site import ClusterSite
@@ -55,6 +58,10 @@ def run(
 
     options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove)
     _end_on_sigterm()
+    if not all(lab.skip_reason(provider) for lab in chosen):
+        # Minutes at the first time, which no lab's time limit is made for.
+        with shown(sys.stderr if as_json else sys.stdout) as told:
+            provider_class(provider).prepare(told)
     done: Run = run_labs(chosen, options, ClusterSite(cluster, provider), listener(err=as_json))
     if record_times:
         for one in done.labs:

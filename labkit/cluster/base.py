@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from labkit.cluster.phases import Listener, silent
 from labkit.errors import ClusterError, ConfigError, KubeError
 from labkit.kube import Kube, NotFound, dig, quantity
 from labkit.tools import kubectl
@@ -114,6 +115,11 @@ class Cluster(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.down()
+
+    @classmethod
+    @abstractmethod
+    def prepare(cls, listener: Listener = silent) -> None:
+        """Get what `up` needs from outside, which may take minutes, so that `up` need not."""
 
     @property
     @abstractmethod

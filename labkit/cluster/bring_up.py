@@ -60,7 +60,7 @@ def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -
                 step.note("removing what an interrupted `up` left")
                 tear_down(directory)
             step.tell(f"cluster {directory.name}: {'resume' if state and state.ready else 'create'}")
-        found = _binaries(listener)
+        found = get_binaries(listener)
         with phase("kernel", listener, "trying what pods need") as step:
             mounts = check_kernel(found).get("user_namespaces")
             step.tell(
@@ -276,7 +276,8 @@ def _check_same(directory: Directory, state: State | None, given: dict[str, Any]
         )
 
 
-def _binaries(listener: Listener) -> Binaries:
+def get_binaries(listener: Listener) -> Binaries:
+    """The phase in which the cluster's programs are found, downloaded or built."""
     with phase("binaries", listener, "looking in the cache") as step:
         found = binaries(step.tell, step.note)
         step.tell(found.origin)

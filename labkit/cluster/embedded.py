@@ -50,6 +50,11 @@ class EmbeddedCluster(Cluster):
         self._supervisor = Supervisor(self.directory)
 
     @classmethod
+    def prepare(cls, listener: Listener = silent) -> None:
+        """Find, download or build the cluster's programs."""
+        bring_up.get_binaries(listener)
+
+    @classmethod
     def up(cls, name: str, listener: Listener = silent, **options: Any) -> Self:
         """Create the cluster, or start what is missing of it; complete when it returns."""
         check_options(options, [field.name for field in fields(Options)])

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from labkit import acquire
 from tests.notebooks.tiny import code, standard, write
 
 
 @pytest.fixture
 def lab_run(tmp_path):
-    """Runs the command on notebooks in tmp_path, with state and caches of its own."""
-    own = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("STATE", "DATA", "CACHE", "CONFIG")}
+    """Runs the command on notebooks in tmp_path, with state of its own; the cluster's programs are there."""
+    acquire.binaries()
+    own = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("STATE", "DATA", "CONFIG")}
     env = {**os.environ, **own, "XDG_RUNTIME_DIR": str(tmp_path)}
 
     def start(*words: str) -> subprocess.Popen[str]:
@@ -38,6 +40,7 @@ def test_json_alone_goes_to_stdout(tmp_path, lab_run):
     assert process.returncode == 0, progress
     summary = json.loads(out)
     assert summary["ok"] and summary["labs"][0]["checks"][0]["state"] == "passed"
+    assert "[binaries]" in progress.split("1/5")[0]
     assert "1/5" in progress and "index.html" in progress
     assert json.loads((tmp_path / "report" / "summary.json").read_text()) == summary
 
