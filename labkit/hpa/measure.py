@@ -188,7 +188,9 @@ class Agreement:
 
     def __str__(self) -> str:
         shifts = self.steps["shift_s"].dropna()
-        late = f"; steps came {shifts.median():+.0f} s from the prediction (median)" if len(shifts) else ""
+        late = ""
+        if len(shifts):
+            late = f"; steps came {round(shifts.median()):+d} s from the prediction (median)"
         return (
             f"within one replica {self.within_one_percent:.0f} % of the time, "
             f"{self.mean_error_replicas:.2f} replicas off on average{late}"
