@@ -24,7 +24,8 @@ from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import log_tail, wait_for
 from labkit.errors import ConfigError, MachineError
 from labkit.images import default_root
-from labkit.kube import Kube, dig
+from labkit.kube import Kube
+from labkit.kube.objects import is_true
 
 FIRST = ("etcd", "kube-apiserver")
 _READY_S = 90.0
@@ -259,8 +260,7 @@ def api_ready(supervisor: Supervisor, directory: Directory, limit_s: float = _RE
 def node_ready(kube: Kube, name: str) -> bool:
     """Whether a node is Ready, reports, and takes pods."""
     node = kube.request("GET", f"/api/v1/nodes/{name}")
-    conditions = dig(node, "status.conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) and not kept_out(node)
+    return is_true(node, "Ready") and not kept_out(node)
 
 
 def _check_same(directory: Directory, state: State | None, given: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from labkit.cluster.objects import JOIN_GROUP, MANUAL_GROUP, path_of
 from labkit.errors import ClusterError, LabkitError, WaitTimeout
 from labkit.kube import Kube, Watch, dig
+from labkit.kube.objects import condition, is_true
 
 CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -195,9 +196,8 @@ class Join:
             if self._next == "node registered":
                 version = dig(node, "status.nodeInfo.kubeletVersion", "")
                 self._step("node registered", f"{self.node} {version}".strip(), node)
-            ready = [c for c in dig(node, "status.conditions", []) if c["type"] == "Ready"]
-            if self._next == "node Ready" and ready and ready[0]["status"] == "True":
-                self._step("node Ready", ready[0].get("message", ""), node)
+            if self._next == "node Ready" and is_true(node, "Ready"):
+                self._step("node Ready", condition(node, "Ready").get("message", ""), node)
             # The node lifecycle controller lets pods in a moment after the node says that it is ready.
             if len(self._seen) == len(STEPS) and not kept_out(node):
                 return
