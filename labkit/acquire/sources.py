@@ -68,16 +68,17 @@ def link_flags() -> str:
 def source_key(folder: Path | None = None) -> str:
     """Digest of everything the binaries are made of: sources, flags and platform; 16 hexadecimal digits.
 
-    Tests and notes do not count.
+    Tests, notes and the modules inside it, which are of other programs, do not count.
     """
     root = folder or sources()
     digest = hashlib.sha256(repr((FLAGS, link_flags(), PROGRAMS, target())).encode())
+    inner = {path.parent for path in root.glob("*/go.mod")}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
         skipped = path.name.endswith(("_test.go", ".md")) or any(
             part.startswith(".") or part == "testdata" for part in name.parts
         )
-        if skipped or not path.is_file():
+        if skipped or not path.is_file() or inner & set(path.parents):
             continue
         content = path.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode())

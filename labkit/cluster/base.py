@@ -6,19 +6,25 @@ import os
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from labkit.cluster.phases import Listener, silent
-from labkit.errors import ClusterError, ConfigError, KubeError
+from labkit.cluster.waiting import accepts, wait_for
+from labkit.errors import ClusterError, ConfigError, KubeError, WaitTimeout
 from labkit.kube import Kube, NotFound, dig, quantity
+from labkit.kube.objects import is_true
 from labkit.tools import kubectl
+from labkit.versions import UpstreamImage, versions
 
 if TYPE_CHECKING:
     from labkit.cluster.join import Join
     from labkit.images import Image
+
+_PROXY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,18 @@ class Cluster(ABC):
             build_args: values for the Dockerfile's ARGs.
         """
 
+    @abstractmethod
+    def provide_image(self, name: str, listener: Listener = silent) -> None:
+        """Let pods use an upstream image under the name that upstream's manifests give it.
+
+        Args:
+            name: a key of versions.toml's table `images`.
+
+        Raises:
+            ConfigError: there is no such image there.
+            AcquireError, MachineError, ImageError: it can neither be had nor made.
+        """
+
     @cached_property
     def kube(self) -> Kube:
         """The API, on the official client."""
@@ -184,6 +202,9 @@ class Cluster(ABC):
     def url(self, service: str, namespace: str = "default", port: int | str | None = None) -> str:
         """The URL at which this process reaches a Service.
 
+        Where pods behind it are ready it answers when this returns: the Service proxy learns of a pod a
+        moment after `wait` does.
+
         Args:
             port: number or name of one of its ports; its first one by default.
 
@@ -205,7 +226,15 @@ class Cluster(ABC):
             raise ClusterError(f"Service {service!r} has no port {port!r}.", f"It has: {offered or 'none'}.")
         scheme = "https" if chosen[0]["port"] == 443 or chosen[0].get("name") == "https" else "http"
         host, number = self._reach(obj, int(chosen[0]["port"]))
+        with suppress(WaitTimeout):
+            wait_for(lambda: accepts(host, number) or not self._has_ready_pods(obj), _PROXY_S, "")
         return f"{scheme}://{host}:{number}"
+
+    def _has_ready_pods(self, service: dict[str, Any]) -> bool:
+        labels = ",".join(f"{key}={value}" for key, value in dig(service, "spec.selector", {}).items())
+        namespace = service["metadata"]["namespace"]
+        pods = self.kube.list("Pod", namespace=namespace, labels=labels) if labels else []
+        return any(is_true(pod, "Ready") for pod in pods)
 
     @abstractmethod
     def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
@@ -297,3 +326,15 @@ def check_options(given: dict[str, Any], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
             raise ConfigError(f"There is no option {name!r}.", f"Options: {', '.join(sorted(known))}.")
+
+
+def upstream_image(name: str) -> UpstreamImage:
+    """How an image of versions.toml is made.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    known = versions().images
+    if name not in known:
+        raise ConfigError(f"labkit does not know the image {name!r}.", f"It knows: {', '.join(known)}.")
+    return known[name]

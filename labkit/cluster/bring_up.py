@@ -21,7 +21,7 @@ from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
 from labkit.cluster.state import Directory, Node, Options, State, check_options, write
 from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
-from labkit.cluster.waiting import log_tail, wait_for
+from labkit.cluster.waiting import accepts, log_tail, wait_for
 from labkit.errors import ConfigError, MachineError
 from labkit.images import default_root
 from labkit.kube import Kube
@@ -118,7 +118,7 @@ class _Start:
     def addons(self) -> None:
         """Wait until cluster DNS and metrics-server listen, and pods can be created."""
         with phase("addons", self.listener, "cluster DNS") as step:
-            dns = partial(_listens, str(self.slot.dns), served_port(self.slot.dns, 53))
+            dns = partial(accepts, str(self.slot.dns), served_port(self.slot.dns, 53))
             wait_for(dns, 30, "cluster DNS answers", self._why("coredns"))
             account = "/api/v1/namespaces/default/serviceaccounts/default"
             there = partial(self.kube.request, "GET", account)
@@ -282,13 +282,3 @@ def get_binaries(listener: Listener) -> Binaries:
         found = binaries(step.tell, step.note)
         step.tell(found.origin)
         return found
-
-
-def _listens(address: str, port: int) -> bool:
-    import socket
-
-    try:
-        with socket.create_connection((address, port), 1):
-            return True
-    except OSError:
-        return False

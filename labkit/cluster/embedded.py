@@ -13,13 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit.acquire import Binaries, cached
+from labkit.acquire import Binaries, cached, programs
 from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port
-from labkit.cluster.base import Cluster, ClusterStatus, ComponentStatus, NodeInfo, check_options
+from labkit.cluster.base import (
+    Cluster,
+    ClusterStatus,
+    ComponentStatus,
+    NodeInfo,
+    check_options,
+    upstream_image,
+)
 from labkit.cluster.credentials import server_url
 from labkit.cluster.join import Join
-from labkit.cluster.phases import Listener, silent
+from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
 from labkit.cluster.supervisor import NoComponent, NotRunning, Process, Supervisor
@@ -96,6 +103,16 @@ class EmbeddedCluster(Cluster):
         from labkit.images import build
 
         return build(path, tag, build_args=build_args)
+
+    def provide_image(self, name: str, listener: Listener = silent) -> None:
+        """Make a bundle of the image's program, unless the store has it."""
+        from labkit.images import ImageStore, from_program
+
+        made = upstream_image(name)
+        with phase("image", listener, name) as step:
+            program = programs([made.program], step.tell)[made.program]
+            from_program(name, program, made.path, links=made.links, env=made.env, store=ImageStore())
+            step.tell(name)
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
         """Program and environment of a shell that sees the cluster as a pod does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -55,6 +56,15 @@ def wait_for(
                 f"Not so after {now - begin:.0f} s: {what}.", reason() or "`labkit status` shows more."
             )
         time.sleep(every_s)
+
+
+def accepts(address: str, port: int) -> bool:
+    """Whether something accepts TCP connections there."""
+    try:
+        with socket.create_connection((address, port), 1):
+            return True
+    except OSError:
+        return False
 
 
 def log_tail(directory: Directory, component: str) -> str:

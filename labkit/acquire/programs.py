@@ -1,0 +1,87 @@
+"""Upstream programs beside the cluster's own two: compiled once per pinned version, kept in the cache."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from labkit.acquire.build import Progress, build
+from labkit.acquire.sources import FLAGS, link_flags, sources, target
+from labkit.errors import AcquireError
+from labkit.tools import cache_dir, go
+from labkit.versions import Program, versions
+
+
+def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction: None) -> dict[str, Path]:
+    """Programs of versions.toml, compiled for this machine where the cache has not got them.
+
+    Those of one Go module are compiled together, so that what they share is compiled once.
+
+    Args:
+        names: keys of versions.toml's table `programs`.
+        progress: told how far it is.
+
+    Returns:
+        The path of each, by name.
+
+    Raises:
+        AcquireError, MachineError: they cannot be had; what to do is in the hint.
+    """
+    known = versions().programs
+    for name in names:
+        if name not in known:
+            raise AcquireError(f"There is no program {name!r}.", f"Programs: {', '.join(known)}.")
+    groups: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
+    for name in names:
+        entry = known[name]
+        if not _file(name, entry).is_file():
+            groups[entry.module, entry.go, entry.ldflags].append(name)
+    for group in groups.values():
+        _compile(group, progress)
+    return {name: _file(name, known[name]) for name in names}
+
+
+def module_key(module: str) -> str:
+    """Digest of what pins the versions of a module's programs, and of how they are compiled."""
+    folder = sources() / module
+    digest = hashlib.sha256(repr((FLAGS, link_flags(), target())).encode())
+    for file in ("go.mod", "go.sum"):
+        digest.update((folder / file).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _file(name: str, entry: Program) -> Path:
+    described = hashlib.sha256(f"{module_key(entry.module)}{entry}".encode()).hexdigest()[:16]
+    return cache_dir() / "programs" / described / name
+
+
+def _compile(names: list[str], progress: Progress) -> None:
+    """Compile programs of one module; each appears in the cache whole or not at all."""
+    known = versions().programs
+    first = known[names[0]]
+    root = cache_dir() / "programs"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (root / f"lock-{first.module.replace('.', 'embedded')}").open("w") as lock:
+        progress("waiting for another build", None)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [name for name in names if not _file(name, known[name]).is_file()]
+        if not missing:
+            return
+        toolchain = go(lambda text: progress(text, None), first.go)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".tmp-") as scratch:
+            packages = [known[name].package for name in missing]
+            flags = None if first.ldflags is None else f"-s -w {first.ldflags}".strip()
+            build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags)
+            for name in missing:
+                entry = known[name]
+                made = Path(scratch) / entry.package.rsplit("/", 1)[-1]
+                home = _file(name, entry).parent
+                shutil.rmtree(home, ignore_errors=True)
+                home.mkdir(mode=0o700)
+                made.chmod(0o755)
+                made.rename(home / name)

@@ -1,0 +1,78 @@
+"""What every add-on of a cluster offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from labkit.cluster import Cluster
+from labkit.cluster.phases import Listener, shown
+
+
+@dataclass(frozen=True)
+class AddonStatus:
+    """An add-on at one moment.
+
+    Attributes:
+        state: absent, ready, starting (complete but not Ready yet) or incomplete (some of it is missing,
+            as after an installation that was cut off; `install` completes it).
+        version: of what is installed, "" when absent.
+        parts: name → state in words, such as "deployment/controller": "1 of 1 ready".
+    """
+
+    name: str
+    state: str
+    version: str = ""
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+class Addon(ABC):
+    """Something installed in a cluster beside what a lab's own manifests bring.
+
+    Attributes:
+        name: short name, as commands and messages give it.
+    """
+
+    name: str = ""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def install(self, listener: Listener | None = None, *, timeout_s: float = 300.0) -> AddonStatus:
+        """Install it and wait until it is ready. Installing again completes or repairs it, and loses nothing.
+
+        Args:
+            listener: told of each phase; by default they are printed.
+
+        Raises:
+            LabkitError: what could not be had or did not become ready, and what to do.
+        """
+        if listener is None:
+            with shown() as printed:
+                return self.install(printed, timeout_s=timeout_s)
+        self._install(listener)
+        self.wait(timeout_s)
+        return self.status()
+
+    @abstractmethod
+    def _install(self, listener: Listener) -> None:
+        """Bring everything into the cluster; must be able to go on where it was cut off."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float = 300.0) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            WaitTimeout: it is not; the hint says which part, and why.
+        """
+
+    @abstractmethod
+    def status(self) -> AddonStatus:
+        """Its parts at this moment."""
+
+    @abstractmethod
+    def uninstall(self) -> None:
+        """Remove it and what belongs to it; nothing happens where it is absent."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.cluster.name!r}>"
