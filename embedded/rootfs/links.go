@@ -117,7 +117,8 @@ func inName(c byte) bool {
 		c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// Copy copies a directory with what is in it, links as links. It is for an image's files, which each container has a copy of.
+// Copy copies a directory with what is in it, links as links. It is for an image's files, which each container has a copy of:
+// a link to a path of the image leads to it wherever the copy is.
 func Copy(from, to string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
@@ -130,11 +131,11 @@ func Copy(from, to string) error {
 		if err != nil || relative == "." {
 			return err
 		}
-		return copyEntry(name, filepath.Join(to, relative), entry)
+		return copyEntry(from, name, filepath.Join(to, relative), entry)
 	})
 }
 
-func copyEntry(from, to string, entry fs.DirEntry) error {
+func copyEntry(root, from, to string, entry fs.DirEntry) error {
 	info, err := entry.Info()
 	if err != nil {
 		return err
@@ -149,6 +150,11 @@ func copyEntry(from, to string, entry fs.DirEntry) error {
 		link, err := os.Readlink(from)
 		if err != nil {
 			return err
+		}
+		if _, err := os.Lstat(root + link); err == nil && path.IsAbs(link) {
+			if link, err = filepath.Rel(filepath.Dir(from), root+link); err != nil {
+				return err
+			}
 		}
 		return os.Symlink(link, to)
 	case !info.Mode().IsRegular():

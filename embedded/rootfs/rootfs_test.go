@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,5 +130,22 @@ func TestCopyAndLinks(t *testing.T) {
 	}
 	if _, err := os.Stat(precious); err != nil {
 		t.Error("data in a volume was removed: ", err)
+	}
+}
+
+func TestLinksOfAnImageLeadToItsCopy(t *testing.T) {
+	image, copied := t.TempDir(), filepath.Join(t.TempDir(), "own")
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(image, "usr/bin"), 0o755), os.WriteFile(filepath.Join(image, "program"), []byte("p"), 0o755),
+		os.Symlink("/program", filepath.Join(image, "usr/bin/other")), os.Symlink("/bin/sh", filepath.Join(image, "shell")),
+		Copy(image, copied),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(copied, "usr/bin/other")); string(text) != "p" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if link, _ := os.Readlink(filepath.Join(copied, "shell")); link != "/bin/sh" {
+		t.Errorf("a link to the host's shell leads to %s", link)
 	}
 }
