@@ -25,9 +25,11 @@ func Enter(raw json.RawMessage) error {
 		return fmt.Errorf("rootfs: %w", err)
 	}
 	var err error
-	if plan.Join != "" {
-		err = join(plan.Join)
-	} else {
+	switch {
+	case plan.Stay:
+	case plan.Join != "":
+		err = Join(plan.Join)
+	default:
 		err = build(plan)
 	}
 	if err != nil {
@@ -36,7 +38,8 @@ func Enter(raw json.RawMessage) error {
 	return dropCapabilities()
 }
 
-func join(namespace string) error {
+// Join enters a mount namespace with this thread alone, which the caller has locked.
+func Join(namespace string) error {
 	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("the container's mount namespace: %w", err)

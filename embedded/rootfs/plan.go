@@ -32,6 +32,8 @@ type Plan struct {
 	Mounts []Mount `json:"mounts,omitempty"`
 	// Join is the path of a mount namespace (as in /proc/PID/ns/mnt) to enter, instead of building one.
 	Join string `json:"join,omitempty"`
+	// Stay keeps the file system as it is; only capabilities are dropped.
+	Stay bool `json:"stay,omitempty"`
 }
 
 // Encode is p in the form that Enter takes.

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -34,10 +35,21 @@ func (r *Runtime) prepare(c *container, image *Image) (shim.Container, error) {
 	}
 	if c.sandbox.mounts {
 		spec.Env = env.list()
+		spec.User = user(c.config.GetLinux().GetSecurityContext())
 		spec.Rootfs = &rootfs.Plan{Stage: filepath.Join(c.dir, "stage"), Mounts: layout.mounts}
 		return spec, os.MkdirAll(spec.Rootfs.Stage, 0o700)
 	}
 	return spec, layout.link(c, &spec, env)
+}
+
+// user is the user that a pod or an image asks for; nil for root, who containers are without being shown so: with no more rights
+// than whoever runs the node, it is this user that programs had better see.
+func user(context *cri.LinuxContainerSecurityContext) *shim.User {
+	uid, gid := context.GetRunAsUser().GetValue(), context.GetRunAsGroup().GetValue()
+	if uid == 0 || uid > math.MaxInt32 || gid > math.MaxInt32 {
+		return nil
+	}
+	return &shim.User{UID: int(uid), GID: int(gid)}
 }
 
 // command is what Kubernetes makes of the pod's command and args and the image's ENTRYPOINT and CMD.
