@@ -3,6 +3,7 @@ package runtime
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -267,5 +268,32 @@ func TestImageService(t *testing.T) {
 	}
 	if all, err := images.ListImages(testContext, nil); err != nil || len(all) != 2 {
 		t.Error(all, err)
+	}
+}
+
+func TestTmpfsIsSharedByThePodAndGoesWithIt(t *testing.T) {
+	f := open(t, false)
+	volume := filepath.Join(f.dir, "volume")
+	if err := errors.Join(os.MkdirAll(volume, 0o700), os.Chmod(volume, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	WantTmpfs(volume, "size=1048576")
+	pod, podConfig := f.pod("memory")
+	for i, script := range []string{
+		"stat -f -c %T /cache; stat -c %a /cache; echo kept > /cache/file; head -c 2000000 /dev/zero > /cache/big",
+		"cat /cache/file",
+	} {
+		config := sh(script)
+		config.Metadata.Name, config.LogPath = fmt.Sprint(i), fmt.Sprintf("%d.log", i)
+		config.Mounts = []*cri.Mount{{HostPath: volume, ContainerPath: "/cache"}}
+		id := f.startIn(pod, podConfig, config)
+		f.ended(id)
+		log := f.log(id)
+		if i == 0 && !(strings.HasPrefix(log, "stdout F tmpfs\nstdout F 777\n") && strings.Contains(log, "No space left")) || i == 1 && log != "stdout F kept\n" {
+			t.Errorf("container %d says %q", i, log)
+		}
+	}
+	if entries, err := os.ReadDir(volume); len(entries) > 0 || err != nil {
+		t.Errorf("on the machine's disk: %v, %v", entries, err)
 	}
 }

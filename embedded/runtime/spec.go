@@ -35,6 +35,7 @@ func (r *Runtime) prepare(c *container, image *Image) (shim.Container, error) {
 	}
 	if c.sandbox.mounts {
 		spec.Env = env.list()
+		spec.Tmpfs = wantedTmpfs(c.config.Mounts)
 		spec.User = user(c.config.GetLinux().GetSecurityContext())
 		spec.Rootfs = &rootfs.Plan{Stage: filepath.Join(c.dir, "stage"), Mounts: layout.mounts}
 		return spec, os.MkdirAll(spec.Rootfs.Stage, 0o700)

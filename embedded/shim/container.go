@@ -77,6 +77,11 @@ func (s *server) launch(c *container) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: c.spec.TTY, Pdeathsig: syscall.SIGKILL}
 	if s.state.Mounts && c.spec.Rootfs != nil {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
+		if err := s.mountTmpfs(c.spec.Tmpfs); err != nil {
+			streams.release()
+			streams.close()
+			return err
+		}
 	}
 	exit := make(chan ended, 1)
 	pid, err := s.beginAs(c, cmd, func(e ended) { exit <- e })

@@ -45,6 +45,7 @@ type Container struct {
 	Dir         string       `json:"dir"`
 	Rootfs      *rootfs.Plan `json:"rootfs,omitempty"`
 	User        *User        `json:"user,omitempty"`
+	Tmpfs       []Tmpfs      `json:"tmpfs,omitempty"`
 	Log         string       `json:"log,omitempty"`
 	Stdin       bool         `json:"stdin,omitempty"`
 	StdinOnce   bool         `json:"stdin_once,omitempty"`
