@@ -289,11 +289,40 @@ func TestTmpfsIsSharedByThePodAndGoesWithIt(t *testing.T) {
 		id := f.startIn(pod, podConfig, config)
 		f.ended(id)
 		log := f.log(id)
-		if i == 0 && !(strings.HasPrefix(log, "stdout F tmpfs\nstdout F 777\n") && strings.Contains(log, "No space left")) || i == 1 && log != "stdout F kept\n" {
+		if i == 0 && !(strings.Contains(log, "stdout F tmpfs\nstdout F 777\n") && strings.Contains(log, "No space left")) || i == 1 && log != "stdout F kept\n" {
 			t.Errorf("container %d says %q", i, log)
 		}
 	}
 	if entries, err := os.ReadDir(volume); len(entries) > 0 || err != nil {
 		t.Errorf("on the machine's disk: %v, %v", entries, err)
+	}
+}
+
+func TestReadOnlyRootLeavesVolumesWritable(t *testing.T) {
+	f := open(t, false)
+	writable, fixed := filepath.Join(f.dir, "writable"), filepath.Join(f.dir, "fixed")
+	if err := errors.Join(os.MkdirAll(writable, 0o700), os.MkdirAll(fixed, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	config := sh("for d in / /tmp /etc /data /data/fixed /dev/shm; do touch $d/labkit-test 2>/dev/null && echo $d; done; rm -f /dev/shm/labkit-test; true > /dev/null && echo device")
+	config.Mounts = []*cri.Mount{{HostPath: writable, ContainerPath: "/data"}, {HostPath: fixed, ContainerPath: "/data/fixed", Readonly: true}}
+	config.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{ReadonlyRootfs: true}}
+	if got := f.output(config); got != "/data\n/dev/shm\ndevice" {
+		t.Errorf("it could write to %q", got)
+	}
+}
+
+func TestFilesOfAnImageCanBeMoved(t *testing.T) {
+	f := open(t, false)
+	f.image("tools:v1", map[string]any{"size_bytes": 1}, map[string]string{"cert.pem": "c", "usr/local/labkit-test/tool": "t", "etc/labkit-test": "e"})
+	config := sh("mv /cert.pem /tmp/ && cat /tmp/cert.pem && rm /etc/labkit-test && rm -r /usr/local/labkit-test/tool && ls /cert.pem /etc/labkit-test; echo done")
+	config.Image.Image = "tools:v1"
+	for range 2 { // the second has its own files again
+		id := f.start(config)
+		f.ended(id)
+		log := f.log(id)
+		if !strings.Contains(log, "stdout P c") && !strings.Contains(log, "stdout F cdone") || strings.Contains(log, "busy") || strings.Count(log, "No such file") != 2 {
+			t.Errorf("%q", log)
+		}
 	}
 }

@@ -481,3 +481,31 @@ func TestUserIsWhoThePodNames(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRootHasAContainersCapabilities(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only a node that root runs has capabilities to give")
+	}
+	f := open(t, false)
+	effective := func(context *cri.LinuxContainerSecurityContext) string {
+		config := sh("grep CapEff /proc/self/status; exec sleep 600")
+		config.Linux = &cri.LinuxContainerConfig{SecurityContext: context}
+		id := f.start(config)
+		f.until("it has told what it may", func() bool { return strings.Contains(f.log(id), "CapEff") })
+		out, _, err := f.ExecSync(testContext, id, []string{"grep", "CapEff", "/proc/self/status"}, 5*time.Second)
+		if err != nil || "stdout F "+string(out) != f.log(id) {
+			t.Errorf("a command may do %q, %v", out, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if got := effective(nil); got != "CapEff:\t00000000a80425fb" { // as containerd's
+		t.Error(got)
+	}
+	added := &cri.LinuxContainerSecurityContext{Capabilities: &cri.Capability{AddCapabilities: []string{"NET_ADMIN"}}}
+	if got := effective(added); got != "CapEff:\t00000000a80435fb" {
+		t.Error(got)
+	}
+	if got := effective(&cri.LinuxContainerSecurityContext{Privileged: true}); !strings.Contains(got, "ffffffff") && got == "CapEff:\t00000000a80425fb" {
+		t.Error("privileged is not: ", got)
+	}
+}

@@ -34,10 +34,12 @@ func (r *Runtime) prepare(c *container, image *Image) (shim.Container, error) {
 		return spec, err
 	}
 	if c.sandbox.mounts {
-		spec.Env = env.list()
-		spec.Tmpfs = wantedTmpfs(c.config.Mounts)
-		spec.User = user(c.config.GetLinux().GetSecurityContext())
-		spec.Rootfs = &rootfs.Plan{Stage: filepath.Join(c.dir, "stage"), Mounts: layout.mounts}
+		security := c.config.GetLinux().GetSecurityContext()
+		spec.Env, spec.User, spec.Tmpfs = env.list(), user(security), wantedTmpfs(c.config.Mounts)
+		spec.Rootfs = &rootfs.Plan{
+			Stage: filepath.Join(c.dir, "stage"), Mounts: layout.mounts,
+			ReadOnly: security.GetReadonlyRootfs(), Capabilities: capabilities(security),
+		}
 		return spec, os.MkdirAll(spec.Rootfs.Stage, 0o700)
 	}
 	return spec, layout.link(c, &spec, env)
@@ -51,6 +53,18 @@ func user(context *cri.LinuxContainerSecurityContext) *shim.User {
 		return nil
 	}
 	return &shim.User{UID: int(uid), GID: int(gid)}
+}
+
+// capabilities are those that the pod adds.
+func capabilities(context *cri.LinuxContainerSecurityContext) []string {
+	if context.GetPrivileged() {
+		return []string{"ALL"}
+	}
+	var out []string
+	for _, name := range context.GetCapabilities().GetAddCapabilities() {
+		out = append(out, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
+	}
+	return out
 }
 
 // command is what Kubernetes makes of the pod's command and args and the image's ENTRYPOINT and CMD.
@@ -159,7 +173,7 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 		for _, target := range grafts {
 			if !slices.Contains(privateDirectories, target) {
 				l.grafts = append(l.grafts, target)
-				l.add(l.own+target, target, false)
+				l.graft(target)
 			}
 		}
 	}
@@ -177,6 +191,16 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 
 func (l *layout) add(source, target string, readOnly bool) {
 	l.mounts = append(l.mounts, rootfs.Mount{Source: source, Target: target, ReadOnly: readOnly})
+}
+
+// smallFile is the size in bytes up to which files of an image are copied into the memory that a container's root is made of.
+const smallFile = 256 << 10
+
+// graft shows one of the image's paths that the host does not have.
+func (l *layout) graft(target string) {
+	info, err := os.Stat(l.own + target)
+	small := err == nil && info.Mode().IsRegular() && info.Size() <= smallFile
+	l.mounts = append(l.mounts, rootfs.Mount{Source: l.own + target, Target: target, Copy: small})
 }
 
 // workDir makes a working directory that neither the host nor the image has.
@@ -217,7 +241,7 @@ func (r *Runtime) addVolumes(l *layout, config *cri.ContainerConfig) error {
 		if !path.IsAbs(target) {
 			target = "/" + target
 		}
-		l.add(source, path.Clean(target), readOnly)
+		l.mounts = append(l.mounts, rootfs.Mount{Source: source, Target: path.Clean(target), ReadOnly: readOnly, Volume: true})
 	}
 	return nil
 }

@@ -83,6 +83,9 @@ func (s *server) enter(c *container, q Request, files []*os.File, done func(ende
 	c.mu.Lock()
 	if c.namespace != nil {
 		plan = &rootfs.Plan{Join: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), c.namespace.Fd())}
+		if c.spec.Rootfs != nil {
+			plan.Capabilities = c.spec.Rootfs.Capabilities
+		}
 	}
 	c.mu.Unlock()
 	begin := s.begin
