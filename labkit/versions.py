@@ -18,12 +18,14 @@ class Program:
         module: folder of embedded/ with the go.mod that pins its version.
         go: oldest Go that compiles it, "" for `go_minimum`.
         ldflags: for the linker, beside -s -w; None for those that say the version of Kubernetes.
+        test: the program is the package's tests.
     """
 
     package: str
     module: str = "."
     go: str = ""
     ldflags: str | None = None
+    test: bool = False
 
 
 @dataclass(frozen=True)

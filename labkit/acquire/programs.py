@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import tempfile
 from collections import defaultdict
@@ -36,11 +37,11 @@ def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction:
     for name in names:
         if name not in known:
             raise AcquireError(f"There is no program {name!r}.", f"Programs: {', '.join(known)}.")
-    groups: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
+    groups: dict[tuple[str, str, str | None, bool], list[str]] = defaultdict(list)
     for name in names:
         entry = known[name]
         if not _file(name, entry).is_file():
-            groups[entry.module, entry.go, entry.ldflags].append(name)
+            groups[entry.module, entry.go, entry.ldflags, entry.test].append(name)
     for group in groups.values():
         _compile(group, progress)
     return {name: _file(name, known[name]) for name in names}
@@ -60,6 +61,12 @@ def _file(name: str, entry: Program) -> Path:
     return cache_dir() / "programs" / described / name
 
 
+def output(entry: Program) -> str:
+    """The name that Go gives a program: the last part of its package that is not a major version."""
+    parts = [part for part in entry.package.split("/") if not re.fullmatch(r"v[0-9]+", part)]
+    return f"{parts[-1]}.test" if entry.test else parts[-1]
+
+
 def _compile(names: list[str], progress: Progress) -> None:
     """Compile programs of one module; each appears in the cache whole or not at all."""
     known = versions().programs
@@ -76,10 +83,10 @@ def _compile(names: list[str], progress: Progress) -> None:
         with tempfile.TemporaryDirectory(dir=root, prefix=".tmp-") as scratch:
             packages = [known[name].package for name in missing]
             flags = None if first.ldflags is None else f"-s -w {first.ldflags}".strip()
-            build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags)
+            build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags, first.test)
             for name in missing:
                 entry = known[name]
-                made = Path(scratch) / entry.package.rsplit("/", 1)[-1]
+                made = Path(scratch) / output(entry)
                 home = _file(name, entry).parent
                 shutil.rmtree(home, ignore_errors=True)
                 home.mkdir(mode=0o700)
