@@ -47,6 +47,7 @@ def parts() -> list[Part]:
     """The parts in the order in which they run, the background build excepted."""
     python = str(BIN / "python")
     labs_junit = ROOT / "reports" / "junit.xml"
+    conformance = OUT / "conformance"
     return [
         Part("lint", ["make", "-s", "lint"], 300),
         pytest_part("unit", "tests/unit", limit_s=600),
@@ -54,6 +55,23 @@ def parts() -> list[Part]:
         Part("build", [python, "-m", "labkit", "build"], 3000),
         Part("go", [python, "tests/go.py"], 1200),
         pytest_part("cluster", "tests/cluster", limit_s=1500),
+        Part(
+            "conformance",
+            [
+                python,
+                "-m",
+                "labkit",
+                "conformance",
+                "--slice",
+                commit(),
+                "--slice-seconds",
+                "300",
+                "--folder",
+                str(conformance),
+            ],
+            1500,
+            conformance / "embedded" / "junit.xml",
+        ),
         Part(
             "labs",
             [python, "-m", "labkit", "run", "--speed", "ci", "--prove", "--report", "reports"],
@@ -63,6 +81,13 @@ def parts() -> list[Part]:
         pytest_part("notebooks", "tests/notebooks", limit_s=600),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
+
+
+def commit() -> str:
+    """The commit that is tested; it chooses which part of the conformance tests runs."""
+    argv = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "none"
 
 
 def count(junit: Path | None, ok: bool) -> tuple[int, int, int]:

@@ -236,6 +236,16 @@ class Cluster(ABC):
         pods = self.kube.list("Pod", namespace=namespace, labels=labels) if labels else []
         return any(is_true(pod, "Ready") for pod in pods)
 
+    def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
+        """Program and environment of a shell for this cluster, or of one that runs `command`.
+
+        Where the provider can, it sees the cluster as a pod does.
+        """
+        program = os.environ.get("SHELL") or "/bin/sh"
+        path = f"{kubectl().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path, "LABKIT_CLUSTER": self.name}
+        return ([program, "-c", command] if command is not None else [program]), env
+
     @abstractmethod
     def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
         """Host and port at which this process reaches a Service's port."""
