@@ -118,12 +118,13 @@ func inName(c byte) bool {
 }
 
 // Copy copies a directory with what is in it, links as links. It is for an image's files, which each container has a copy of:
-// a link to a path of the image leads to it wherever the copy is.
-func Copy(from, to string) error {
+// a link to a path of the image leads to it wherever the copy is. Programs of at least `large` bytes are left empty; their paths,
+// below from, are returned.
+func Copy(from, to string, large int64) (left []string, err error) {
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	return filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -131,8 +132,13 @@ func Copy(from, to string) error {
 		if err != nil || relative == "." {
 			return err
 		}
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 && info.Size() >= large {
+			left = append(left, "/"+relative)
+			return os.WriteFile(filepath.Join(to, relative), nil, info.Mode().Perm()|0o200)
+		}
 		return copyEntry(from, name, filepath.Join(to, relative), entry)
 	})
+	return left, err
 }
 
 func copyEntry(root, from, to string, entry fs.DirEntry) error {

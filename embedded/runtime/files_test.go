@@ -326,3 +326,18 @@ func TestFilesOfAnImageCanBeMoved(t *testing.T) {
 		}
 	}
 }
+
+func TestLargeProgramsAreNotCopied(t *testing.T) {
+	modes(t, func(t *testing.T, f *fixture) {
+		program := "#!/bin/sh\necho $0 runs\nexit 0\n" + strings.Repeat("#", largeProgram)
+		digest := f.image("large:v1", map[string]any{"size_bytes": 1}, map[string]string{"usr/local/labkit-test/bin/program": program})
+		if err := os.Chmod(filepath.Join(f.config.ImagesDir, "blobs", digest, "rootfs/usr/local/labkit-test/bin/program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		config := sh("/usr/local/labkit-test/bin/program; echo x >> /usr/local/labkit-test/bin/other && echo beside it")
+		config.Image.Image = "large:v1"
+		if got := f.output(config); !strings.Contains(got, "labkit-test/bin/program runs\nbeside it") {
+			t.Error(got)
+		}
+	})
+}

@@ -147,8 +147,14 @@ var privateDirectories = []string{"/tmp", "/run"}
 // must be visible even if they are in a directory of the host that is hidden.
 func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []string) (*layout, error) {
 	l := &layout{own: filepath.Join(c.dir, "own")}
+	var programsLeft []string
 	if image.rootfs != "" {
-		if err := rootfs.Copy(image.rootfs, l.own); err != nil {
+		large := int64(largeProgram)
+		if !c.sandbox.mounts {
+			large = math.MaxInt64
+		}
+		var err error
+		if programsLeft, err = rootfs.Copy(image.rootfs, l.own, large); err != nil {
 			return nil, fmt.Errorf("copy the image's files: %w", err)
 		}
 	}
@@ -176,6 +182,9 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 				l.graft(target)
 			}
 		}
+		for _, target := range programsLeft {
+			l.add(image.rootfs+target, target, true)
+		}
 	}
 	if err := l.workDir(workDir); err != nil {
 		return nil, err
@@ -192,6 +201,9 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 func (l *layout) add(source, target string, readOnly bool) {
 	l.mounts = append(l.mounts, rootfs.Mount{Source: source, Target: target, ReadOnly: readOnly})
 }
+
+// largeProgram is the size in bytes from which a program of an image is not copied for each container but shown, read-only.
+const largeProgram = 8 << 20
 
 // smallFile is the size in bytes up to which files of an image are copied into the memory that a container's root is made of.
 const smallFile = 256 << 10
