@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit.acquire import module_folder, programs
-from labkit.conformance.busybox import applets, busybox
 from labkit.images import Image, ImageStore, from_files
 
 _MODULE, _TEXT = "module:", "text:"
@@ -25,7 +24,6 @@ class Recipe:
     files: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     standins: tuple[str, ...] = ()
-    shell: bool = False
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     user: str = ""
@@ -76,15 +74,10 @@ def provide(
     made = programs(needed, progress)
     upstream = module_folder("k8s.io/kubernetes")
     out = []
-    shell = busybox()
     for name, recipe in wanted.items():
         progress(f"image {name}", None)
         contents = {path: _content(source, made, upstream) for path, source in recipe.files.items()}
         links = {path: to for path, to in recipe.links.items() if to in contents or _made_or_there(to)}
-        if shell and recipe.shell:
-            contents[f"{_FOLDER}/busybox"] = shell
-            links |= {f"{_FOLDER}/{applet}": f"{_FOLDER}/busybox" for applet in applets(shell)}
-            links["/bin/sh"] = f"{_FOLDER}/busybox"
         if recipe.standins:
             contents["/usr/local/standins"] = made["standins"]
             links |= {f"{_FOLDER}/{program}": "/usr/local/standins" for program in recipe.standins}
