@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from labkit.acquire.cache import Binaries, binaries, cached, pack
 from labkit.acquire.modules import module_folder
-from labkit.acquire.programs import programs
 from labkit.acquire.sources import source_key, sources
+from labkit.acquire.upstream import programs
 
 __all__ = ["Binaries", "binaries", "cached", "module_folder", "pack", "programs", "source_key", "sources"]
