@@ -1,7 +1,7 @@
 """Hostnames of rules: their form for lookups, as cloudflared computes it, and how they match.
 
-cloudflared lets a rule's hostname match as it is written, and in the form that golang.org/x/net/idna's Lookup profile
-gives it (UTS 46, not transitional): lower case, other letters than ASCII's in Punycode.
+cloudflared lets a rule's hostname match as it is written, and in the form that the Lookup profile of
+golang.org/x/net/idna gives it (UTS 46, not transitional): lower case, other letters than ASCII's in Punycode.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ def lookup_form(hostname: str) -> str:
 
 
 def matches(pattern: str, hostname: str) -> bool:
-    """Whether a rule's hostname covers a request's: letter by letter, and *.example.com any depth below it."""
+    """Whether a rule's hostname covers a request's; *.example.com covers any depth below example.com."""
     return pattern == hostname or (pattern.startswith("*.") and hostname.endswith(pattern[1:]))
 
 
 def _to_unicode(label: str) -> str:
     if label.startswith("xn--"):
         label = label[4:].encode("ascii").decode("punycode")
-        if (label and label.isascii()) or idna.uts46_remap(label, std3_rules=True, transitional=False) != label:
+        if (label and label.isascii()) or idna.uts46_remap(
+            label, std3_rules=True, transitional=False
+        ) != label:
             raise UnicodeError(f"{label!r} is not as UTS 46 maps it")
     if label:
         _check(label)

@@ -4,9 +4,9 @@ rules = yaml.safe_load(text)["ingress"]
 validate_ingress(rules)
 match_rule(rules, "https://shop.example.com/api/products")     # 0, the first rule's index
 
-The behaviour is that of cloudflared's package `ingress` (validateIngress, FindMatchingRule; release 2026.9), which
-`cloudflared tunnel ingress validate` and `cloudflared tunnel ingress rule URL` show. Paths are regular expressions of RE2, which
-cannot be made to run forever, so RE2 reads them here too.
+The behaviour is that of cloudflared's package `ingress` (validateIngress and FindMatchingRule), which
+`cloudflared tunnel ingress validate` and `cloudflared tunnel ingress rule URL` show. Paths are regular
+expressions of RE2, so RE2 reads them here too.
 """
 
 from __future__ import annotations
@@ -80,14 +80,16 @@ def match_rule(rules: list[dict[str, Any]], url: str) -> int:
     try:
         parsed = urls.parse(url)
     except urls.BadURL as err:
-        raise ConfigError(f"{url!r} is not a valid URL: {err}.", "Such as https://shop.example.com/.") from err
+        raise ConfigError(
+            f"{url!r} is not a valid URL: {err}.", "Such as https://shop.example.com/."
+        ) from err
     if not parsed.hostname and not parsed.scheme:
         raise ConfigError(f"{url!r} has no hostname.", "Put https:// before it.")
     return find_rule(known, parsed.hostname, parsed.path)
 
 
 def find_rule(rules: Sequence[Rule], host: str, path: str) -> int:
-    """The first rule that covers a host (with a port or without) and a decoded path; the last one covers all."""
+    """The first rule that covers a host (perhaps with a port) and a decoded path; the last one covers all."""
     split = urls.split_host_port(host)
     hostname = split[0] if split else host
     covering = (place for place, rule in enumerate(rules) if rule.covers(hostname, path))
@@ -190,15 +192,18 @@ def _check_ip_rule(rule: Any, place: int) -> None:
 
 def _check_access(origin: Mapping[str, Any], place: int) -> None:
     access = origin.get("access")
-    if isinstance(access, Mapping) and access.get("required") and access.get("audTag"):
-        if not access.get("teamName"):
-            raise IngressError(f"Rule #{place + 1}: `access` has audTag and no teamName.")
+    if not isinstance(access, Mapping) or not access.get("required"):
+        return
+    if access.get("audTag") and not access.get("teamName"):
+        raise IngressError(f"Rule #{place + 1}: `access` has audTag and no teamName.")
 
 
 def _check_hostname(hostname: str, path: str, place: int, count: int) -> None:
     number = f"Rule #{place + 1}"
     if urls.split_host_port(hostname) is not None:
-        raise IngressError(f"{number}: the hostname {hostname!r} contains a port.", "The tunnel has no ports.")
+        raise IngressError(
+            f"{number}: the hostname {hostname!r} contains a port.", "The tunnel has no ports."
+        )
     if hostname.rfind("*") > 0:
         raise IngressError(
             f"{number}: the hostname {hostname!r} has a wildcard in the middle.",

@@ -148,7 +148,12 @@ def _decode_host(text: str) -> str:
     for place, char in enumerate(text):
         if char == "%":
             escape = text[place : place + 3]
-            if len(escape) == 3 and _HEX.issuperset(escape[1:]) and escape[1] in "01234567" and escape != "%25":
+            if (
+                len(escape) == 3
+                and _HEX.issuperset(escape[1:])
+                and escape[1] in "01234567"
+                and escape != "%25"
+            ):
                 raise BadURL(f"its host has the escape {escape}")
         elif ord(char) < 0x80 and char not in _HOST:
             raise BadURL(f"its host has the character {char!r}")
