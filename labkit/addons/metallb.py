@@ -3,7 +3,7 @@
 What is installed is upstream's own manifest (config/manifests/metallb-native.yaml of its Go module) at the
 pinned version. On kind nothing of it is changed. On the embedded cluster the speakers are left out: a speaker
 answers ARP requests on its node's network card, and these nodes have none. Their addresses are loopback
-addresses, which need no announcing, and `vip`, the Service proxy, listens on those that the controller assigns.
+addresses, which need no announcing; `vip`, the Service proxy, listens on those that the controller assigns.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def address_pool_figure(assignments: pd.DataFrame, title: str = "") -> Figure:
         _holders(axis, place, held)
     for place, row in enumerate(waiting.itertuples(), start=len(addresses)):
         axis.text(1.3, place + 0.5, "no address", ha="center", va="center", color=RED, fontsize=9)
-        _box(axis, 3.2, place, 6.6, f"{row.service}: pending", "white", edge=RED, ink=RED)
+        name = str(row.service).rpartition("/")[2]
+        _box(axis, 3.2, place, 6.52, f"{name}: pending", "white", edge=RED, ink=RED)
     headline(figure, title or _pool_message(len(addresses), free, len(waiting)), _names(pooled))
     return figure
 
