@@ -12,6 +12,7 @@ from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
 from labkit.plots.scalability import scalability_figure
+from labkit.plots.tunnels import reconnect_figure
 from labkit.plots.why import Held, holds
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "join_figure",
     "node_timeline",
     "phases_figure",
+    "reconnect_figure",
     "requests_per_pod",
     "rollout_figure",
     "scalability_figure",
