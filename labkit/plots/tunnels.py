@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from labkit.load import LoadResult
 from labkit.plots.rollouts import _bins
-from labkit.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, heading, headline, house, panels
+from labkit.plots.style import BLUE, GREEN, INK, ORANGE, RED, heading, headline, house, panels, whole_numbers
 
 _MARKS = {"registered": (GREEN, "o"), "lost": (INK, "x"), "failed": (RED, "|"), "refused": (RED, "X")}
 _AWAY = "#F3E3DC"
@@ -30,7 +30,7 @@ def reconnect_figure(
     during = events.assign(t=events["at"] - load.started_at)
     during = during[(during["t"] >= 0) & (during["t"] <= span)]
     pods = list(dict.fromkeys(during["pod"]))
-    figure, axes = panels([1.9, 0.5 * max(1, len(pods))], left=0.1)
+    figure, axes = panels([1.9, 0.5 * max(1, len(pods))], left=0.08, right=0.97)
     axes[0].set_xlim(0, span)
     failed = load.requests["failed"]
     nobody = failed & (load.requests["status"] == 0)
@@ -45,6 +45,7 @@ def reconnect_figure(
         axes[0].bar(counts.index + window / 2, counts, window, bottom=bottom, color=colour)
         bottom = bottom + counts
     axes[0].set_ylim(0, float(bottom.max()) * 1.45)
+    whole_numbers(axes[0])
     heading(axes[0], "requests per second")
     _legend(axes[0], [(colour, f"{text} ({int(chosen.sum())})") for chosen, colour, text in kinds])
     _attempts(axes[1], during, pods)
@@ -55,7 +56,7 @@ def reconnect_figure(
         figure,
         title or _message(during, started_s),
         f"{len(load.requests)} requests; the edge was away for {started_s - stopped_s:.0f} s",
-        left=0.1,
+        left=0.08,
     )
     return figure
 
@@ -75,8 +76,8 @@ def _attempts(axis: Axes, during: pd.DataFrame, pods: list[str]) -> None:
 def _legend(axis: Axes, entries: list[tuple[str, str]]) -> None:
     for place, (colour, text) in enumerate(entries):
         axis.annotate(
-            text, (0.01 + 0.22 * place, 0.9), xycoords="axes fraction", color=colour if colour != GREY else INK,
-            fontsize=9, fontweight="bold", va="center",
+            text, (0.01 + 0.22 * place, 0.9), xycoords="axes fraction", color=colour, fontsize=9,
+            fontweight="bold", va="center",
         )  # fmt: skip
 
 
@@ -84,4 +85,4 @@ def _message(during: pd.DataFrame, started_s: float) -> str:
     back = during[(during["event"] == "registered") & (during["t"] > started_s)]["t"]
     if back.empty:
         return "The edge came back, the connectors did not yet"
-    return f"The edge is back: {back.min() - started_s:.1f} s later the first connector is, by itself"
+    return f"The edge came back; {back.min() - started_s:.1f} s later a connector did too, by itself"

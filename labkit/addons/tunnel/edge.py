@@ -4,9 +4,9 @@ It takes connectors on one port (SSH, as that has authentication, keep-alives an
 another, and hands each visitor's connection to a connector, through the connection that the connector opened.
 Visitors get 530 while there is none, as at Cloudflare.
 
-Input: one JSON line with address, ports, host key, tunnel and secret. Output: JSON lines:
-{"listening": [connectors' port, visitors' port]}; {"connector": number, "peer": address, "state": "registered"
-or "gone", "at": unix time}; {"refused": tunnel, "peer": address, "at": unix time}.
+Input: one JSON line with address, ports, host key, tunnel and secret. Output, in JSON lines:
+{"listening": [connectors' port, visitors' port]}; {"connector": number, "peer": address, "at": unix time,
+"state": "registered" or "gone"}; {"refused": tunnel, "peer": address, "at": unix time}.
 It ends when stdin closes: at the latest when its parent is gone.
 """
 

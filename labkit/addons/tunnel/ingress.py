@@ -26,6 +26,7 @@ from labkit.errors import ConfigError
 _ATOI = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _INT64 = 1 << 63
 _BYTE = re.compile(r"(?:[^\\]|\\[^CQ]|\\Q.*?(?:\\E|$))*?\\C", re.DOTALL)  # \C of RE2, which Go's has not
+_NAMED = re.compile(r"\(\?P?<([^>]*)>")
 _HELLO = ("hello_world", "hello-world")
 
 
@@ -228,6 +229,8 @@ def _compile(path: str, place: int) -> Any:
     number = f"Rule #{place + 1}: the path {path!r} is an invalid regular expression"
     if _BYTE.match(path):
         raise IngressError(rf"{number}: invalid escape sequence: \C.")
+    if any(not name.isascii() for name in _NAMED.findall(path)):
+        raise IngressError(f"{number}: a group's name has a letter beyond ASCII.")
     options = re2.Options()
     options.log_errors = False
     try:

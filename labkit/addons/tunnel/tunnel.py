@@ -206,7 +206,7 @@ class Tunnel(Addon):
     def events(self) -> pd.DataFrame:
         """What connectors wrote about their connection: pod, at (unix time) and event.
 
-        The event is registered, lost (the edge is gone), failed (it is not reached) or refused (wrong secret).
+        The event is registered, lost (the edge is gone), failed (not reached) or refused (wrong secret).
         """
         rows = [
             {"pod": pod, "at": datetime.fromisoformat(line.split(maxsplit=1)[0]).timestamp(), "event": event}
