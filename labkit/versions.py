@@ -44,6 +44,23 @@ class UpstreamImage:
 
 
 @dataclass(frozen=True)
+class Cloudflared:
+    """Cloudflare's connector.
+
+    Attributes:
+        version: of release and image.
+        image: its image's name, without the tag.
+        url: where its releases are.
+        sha256: platform, such as "linux-amd64", to the checksum of its program.
+    """
+
+    version: str
+    image: str
+    url: str
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Versions:
     """What versions.toml says.
 
@@ -56,6 +73,7 @@ class Versions:
         release_url: where prebuilt binaries are published, "" for nowhere.
         programs: upstream programs by their name here.
         images: upstream images by their name in upstream's manifests.
+        cloudflared: Cloudflare's connector.
     """
 
     kubernetes: str
@@ -67,6 +85,7 @@ class Versions:
     release_url: str
     programs: dict[str, Program]
     images: dict[str, UpstreamImage]
+    cloudflared: Cloudflared
 
 
 @cache
@@ -83,6 +102,7 @@ def versions() -> Versions:
         release_url=raw["release"]["url"],
         programs={name: Program(**entry) for name, entry in raw["programs"].items()},
         images={name: _image(entry) for name, entry in raw["images"].items()},
+        cloudflared=Cloudflared(**raw["cloudflared"]),
     )
 
 

@@ -126,3 +126,35 @@ def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fetch_pinned(url: str, expected: str, path: Path, progress: Progress, limit_s: float = 300.0) -> Path:
+    """Download a file whose checksum is known beforehand; `path` exists only when it is that file.
+
+    Args:
+        expected: its SHA-256.
+        limit_s: for the whole download.
+
+    Raises:
+        Unpublished: the server has no such file, does not answer, or is too slow.
+        AcquireError: what it sends is something else, or `url` is not https.
+    """
+    if path.is_file():
+        return path
+    _check(url)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        _continue(url, part, progress, time.monotonic() + limit_s)
+        found = _digest(part)
+        if found != expected:
+            raise AcquireError(
+                f"{url} has the checksum {found[:16]}…, {expected[:16]}… is expected. It was not used.",
+                "Try again. If it stays so, the release was replaced, or something on the way changes it.",
+            )
+        return part.rename(path)
+    except (OSError, HTTPException) as err:
+        raise Unpublished(f"{url} cannot be read: {err}") from err
+    finally:
+        part.unlink(missing_ok=True)

@@ -6,20 +6,25 @@ plots.hpa_figure(recording, result, kube.get("HorizontalPodAutoscaler", "pricing
 
 from __future__ import annotations
 
+from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
 from labkit.plots.scalability import scalability_figure
+from labkit.plots.tunnels import reconnect_figure
 from labkit.plots.why import Held, holds
 
 __all__ = [
     "Held",
+    "address_pool_figure",
+    "fail_over_figure",
     "holds",
     "hpa_figure",
     "join_figure",
     "node_timeline",
     "phases_figure",
+    "reconnect_figure",
     "requests_per_pod",
     "rollout_figure",
     "scalability_figure",
