@@ -1,7 +1,7 @@
 //go:build ignore
 
 // How Go's own library judges what cloudflared leaves to it: URLs, ports in hostnames, names in lookups, regular expressions.
-// It wrote tests/unit/data/tunnel_go.jsonl.gz: go run -C embedded ../tests/tunnel/judge.go < questions > answers
+// It wrote tests/unit/data/tunnel_go.jsonl.gz: go run -C embedded testdata/tunnel_judge.go < questions > answers
 package main
 
 import (
