@@ -58,8 +58,9 @@ class Forward:
         """
         deadline = time.monotonic() + _READY_S
         while not self._ready.wait(0.1):
-            if time.monotonic() > deadline:
-                said = "; ".join(self._said[-2:]) or "nothing was said"
+            gone = any("NotFound" in line for line in self._said)
+            if gone or time.monotonic() > deadline:
+                said = self._said[-1] if self._said else "nothing was said"
                 self.close()
                 raise ClusterError(
                     f"{self.target} cannot be forwarded to this machine: {said}",
