@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from labkit.acquire import programs
+from labkit.acquire import compiled, programs
 from labkit.acquire.download import Unpublished, fetch
 from labkit.cluster.phases import Step
 from labkit.errors import AcquireError
@@ -54,6 +54,8 @@ def _downloaded(
     program = home / "kind"
     if program.is_file() and os.access(program, os.X_OK):
         return program
+    if there := compiled("kind"):  # no network then, and asking again would only take time
+        return there
     url = os.environ.get("LABKIT_KIND_URL", versions().kind.url)
     machine = _MACHINES.get(platform.machine().lower())
     if not url or machine is None:
