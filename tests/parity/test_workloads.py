@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from labkit.errors import KubeError
+from labkit.tools import kubectl
 from tests.cluster.helpers import Namespace, until
 from tests.parity.behaviours import behaviour
 from tests.parity.pods import python_deployment, python_pod, server_deployment
@@ -138,10 +141,6 @@ def test_graceful_end(space: Namespace) -> None:
     )
     space.apply(python_pod("polite", program, terminationGracePeriodSeconds=20))
     space.ready("polite")
-    import subprocess
-
-    from labkit.tools import kubectl
-
     argv = [
         str(kubectl()),
         "--kubeconfig",
@@ -153,6 +152,7 @@ def test_graceful_end(space: Namespace) -> None:
         "polite",
     ]
     follow = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert follow.stdout and follow.stdout.readline().strip() == "up"
     space.kubectl("delete", "pod", "polite", "--timeout=40s")
     assert "in good order" in follow.communicate(timeout=30)[0]
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 from labkit.cluster.base import Cluster, ClusterStatus, check_options
 from labkit.cluster.forward import Forwards
 from labkit.cluster.join import Join
-from labkit.cluster.kind.binary import kind
 from labkit.cluster.kind.config import Host
 from labkit.cluster.kind.create import bring_up, get_parts, note_addresses, start, wanted_images
 from labkit.cluster.kind.engine import Engine, exec_argv
-from labkit.cluster.kind.images import build, load, obtain
+from labkit.cluster.kind.images import build, obtain
+from labkit.cluster.kind.load import load
 from labkit.cluster.kind.reach import Relay, has_route
 from labkit.cluster.kind.state import CONTROL_PLANE, KindDirectory, KindNode, KindOptions, KindState
 from labkit.cluster.kind.status import read_status
@@ -124,7 +124,7 @@ class KindCluster(Cluster):
         boxes = [node.container for node in state.nodes.values() if node.container in up]
         if everywhere and self.directory.control_plane in up:
             boxes.append(self.directory.control_plane)
-        load(self.engine, self._program, self.directory.kind_name, [name], boxes, step)
+        load(self.engine, [name], boxes, step)
         with self.directory.changed() as now:
             if name not in now.images:
                 now.images.append(name)
@@ -319,13 +319,9 @@ class KindCluster(Cluster):
     def _host(self) -> Host:
         return Host.of(self.engine.info())
 
-    @cached_property
-    def _program(self) -> Path:
-        return kind(Step("kind", silent, ""))
-
     @property
     def _workers(self) -> Workers:
-        return Workers(self.engine, self.directory, self._program, self._host)
+        return Workers(self.engine, self.directory, self._host)
 
     def _state(self) -> KindState:
         state = self.directory.read()

@@ -22,6 +22,14 @@ KUBEADM = "kubeadm.k8s.io/v1beta4"
 PATCHES = "/kind/labkit-patches"
 _MIB = 1 << 20
 _TO_MACHINE = "100Mi"
+_TIMEOUTS = {
+    "controlPlaneComponentHealthCheck": "6m0s",
+    "kubeletHealthCheck": "5m0s",
+    "kubernetesAPICall": "4m0s",
+    "discovery": "6m0s",
+    "tlsBootstrap": "6m0s",
+}
+"""Of kubeadm, several times its own: a laptop that does other work too is slow, and that is no reason to fail."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,8 @@ def cluster_configuration(options: KindOptions, nodes: dict[str, KindNode], host
 
 
 def _name(kind: str, name: str) -> str:
-    """A node's name in Kubernetes, which kubeadm would otherwise take from the container."""
-    return yaml.safe_dump({"kind": kind, "nodeRegistration": {"name": name}})
+    """A node's name in Kubernetes, which kubeadm would otherwise take from the container; and its patience."""
+    return yaml.safe_dump({"kind": kind, "nodeRegistration": {"name": name}, "timeouts": _TIMEOUTS})
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def join_configuration(
         },
         "patches": {"directory": PATCHES},
         "skipPhases": ["preflight"],
-        "timeouts": {"tlsBootstrap": f"{int(limit_s) + 30}s"},
+        "timeouts": {**_TIMEOUTS, "tlsBootstrap": f"{int(limit_s) + 30}s"},
     }
     return yaml.safe_dump(configuration, sort_keys=False)
 

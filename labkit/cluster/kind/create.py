@@ -14,7 +14,8 @@ from labkit.cluster.bring_up import node_ready
 from labkit.cluster.kind.binary import kind
 from labkit.cluster.kind.config import Host, cluster_configuration
 from labkit.cluster.kind.engine import OWN_LABEL, STATE_LABEL, Container, Engine
-from labkit.cluster.kind.images import load, obtain
+from labkit.cluster.kind.images import obtain
+from labkit.cluster.kind.load import load
 from labkit.cluster.kind.objects import added_objects
 from labkit.cluster.kind.preflight import check_machine, check_name, look
 from labkit.cluster.kind.progress import run_create
@@ -147,9 +148,9 @@ class _Start:
         """The API as the administrator."""
         return Kube(self.directory.kubeconfig, patience_s=5)
 
-    def workers(self, program: Path) -> Workers:
+    def workers(self) -> Workers:
         """What starts and joins workers."""
-        return Workers(self.engine, self.directory, program, self.host)
+        return Workers(self.engine, self.directory, self.host)
 
     def containers(self) -> dict[str, Container]:
         """The node containers by name."""
@@ -214,11 +215,11 @@ class Create(_Start):
         )
         self.directory.kubeconfig.chmod(0o600)
         self._remember_addresses()
-        workers = self.workers(parts.program)
+        workers = self.workers()
         with phase("objects", self.listener, "metrics-server, who may join by hand") as step:
             image = versions().kind.metrics_server
             boxes = [self.directory.control_plane]
-            load(self.engine, parts.program, self.directory.kind_name, [image], boxes, step)
+            load(self.engine, [image], boxes, step)
             count = apply_all(self.kube, added_objects(self.state.options, image))
             step.tell(f"{count} objects: metrics-server, roles for joining by hand")
         with phase("certificates", self.listener, "the kubelets ask for serving certificates") as step:
@@ -320,16 +321,12 @@ class Resume(_Start):
             return
         with phase("certificates", self.listener, "addresses have changed") as step:
             note_addresses(self.engine, self.directory)
-            workers = self.workers(kind(step))
             with suppress(LabkitError):  # the API answers without; metrics of that node are missing
-                workers.certify(self.kube, moved)
+                self.workers().certify(self.kube, moved)
             step.tell(f"new addresses of {', '.join(moved)}")
 
     def _rejoin(self, names: list[str]) -> None:
-        if not names:
-            return
-        with phase("binaries", self.listener, "looking for kind") as step:
-            workers = self.workers(kind(step))
+        workers = self.workers()
         for name in names:
             with phase(f"join {name}", self.listener, "its container is gone: a new one joins") as step:
                 step.note(f"{name}'s container is gone; what was on its disk is lost")

@@ -1,11 +1,10 @@
-"""Images for kind's nodes: built by Docker, or upstream's; loaded into every node, later ones too."""
+"""Images for kind's nodes: built by Docker, or upstream's."""
 
 from __future__ import annotations
 
 import io
 import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 from labkit.cluster.kind.engine import OWN_LABEL, Engine, fault
 from labkit.cluster.kind.preflight import is_here
 from labkit.cluster.kind.registry import Digests, choose, pull
-from labkit.cluster.phases import Listener, Step
-from labkit.errors import ClusterError, ImageError, MachineError
+from labkit.cluster.phases import Listener
+from labkit.errors import ImageError, MachineError
 from labkit.images import Image, normalise
 
 _BUILD_S = 1200
-_LOAD_S = 600
 _STEP = re.compile(r"^Step (\d+)/\d+ : (.*)$", re.MULTILINE)
 _LINE = re.compile(r"(?:parse error (?:on )?line |Dockerfile:)(\d+)", re.IGNORECASE)
 
@@ -155,44 +153,6 @@ def _built(name: str, listener: Listener) -> str:
 
     airgap.ensure_image(name, listener)
     return name
-
-
-def load(
-    engine: Engine, program: Path, kind_name: str, names: Sequence[str], containers: Sequence[str], step: Step
-) -> None:
-    """`kind load`: images of the engine into node containers that run.
-
-    Raises:
-        ClusterError: kind refused; the message is what it said.
-    """
-    if not names or not containers:
-        return
-    step.tell(f"loading {', '.join(names)} into {len(containers)} nodes")
-    argv = ["load", "docker-image", *names, "--name", kind_name, "--nodes", ",".join(containers)]
-    done = run_kind(engine, program, argv, _LOAD_S)
-    if done.returncode:
-        known = fault(done.stderr)
-        if isinstance(known, MachineError):
-            raise known
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ClusterError(f"{', '.join(names)} cannot be loaded into the nodes: {last}")
-
-
-def run_kind(
-    engine: Engine, program: Path, argv: Sequence[str], limit_s: float, network: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run kind with Docker as its engine.
-
-    Raises:
-        ClusterError: it has not ended within the limit.
-    """
-    try:
-        return subprocess.run(
-            [str(program), *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=limit_s, check=False, env=kind_env(engine, network),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as err:
-        raise ClusterError(f"`kind {' '.join(argv[:2])}` has not ended within {limit_s:.0f} s.") from err
 
 
 def kind_env(engine: Engine, network: str = "") -> dict[str, str]:

@@ -94,11 +94,9 @@ def failure(said: str, log: Path, code: int | None) -> LabkitError:
         )
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     error = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason")
-    why = next((line for line in lines if line.startswith(("Command Output:", "error:"))), "")
-    text = error.removeprefix("ERROR:").strip()
-    return ClusterError(
-        f"kind could not create the cluster: {text}{f' ({why})' if why else ''}"[:900], f"All it said: {log}"
-    )
+    why = next((line for line in lines if line.startswith("error:")), "")  # of kubeadm
+    text = why.removeprefix("error:").strip() or error.removeprefix("ERROR:").strip()
+    return ClusterError(f"kind could not create the cluster: {text[:600]}", f"All it said: {log}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import yaml
 
@@ -17,7 +16,7 @@ from labkit.cluster.kind.config import (
     kubelet_configuration,
 )
 from labkit.cluster.kind.engine import CLUSTER_LABEL, OWN_LABEL, ROLE_LABEL, Engine
-from labkit.cluster.kind.images import load
+from labkit.cluster.kind.load import load
 from labkit.cluster.kind.serving import approve_serving
 from labkit.cluster.kind.state import KindDirectory, KindNode
 from labkit.cluster.phases import Step, silent
@@ -34,12 +33,11 @@ class Workers:
     """Node containers of one cluster, besides those that kind made.
 
     Args:
-        program: kind, with which images are loaded.
         host: the machine that the containers share.
     """
 
-    def __init__(self, engine: Engine, directory: KindDirectory, program: Path, host: Host) -> None:
-        self.engine, self.directory, self.program, self.host = engine, directory, program, host
+    def __init__(self, engine: Engine, directory: KindDirectory, host: Host) -> None:
+        self.engine, self.directory, self.host = engine, directory, host
 
     def join(
         self,
@@ -121,14 +119,7 @@ class Workers:
         state = self.directory.read()
         if state and state.images:
             names = [name for name in state.images if self.engine.image(name)]
-            load(
-                self.engine,
-                self.program,
-                self.directory.kind_name,
-                names,
-                [container],
-                Step("images", silent, ""),
-            )
+            load(self.engine, names, [container], Step("images", silent, ""))
 
     def _kubeadm(self, name: str, node: KindNode, address: str, token: Token, limit_s: float) -> None:
         authority = authority_of(self.directory.kubeconfig)
