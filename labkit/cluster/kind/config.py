@@ -29,7 +29,7 @@ _TIMEOUTS = {
     "discovery": "6m0s",
     "tlsBootstrap": "6m0s",
 }
-"""Of kubeadm, several times its own: a laptop that does other work too is slow, and that is no reason to fail."""
+"""Of kubeadm, several times its own: on a laptop that does other work too, slow is no reason to fail."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def cluster_configuration(options: KindOptions, nodes: dict[str, KindNode], host
 
 
 def _name(kind: str, name: str) -> str:
-    """A node's name in Kubernetes, which kubeadm would otherwise take from the container; and its patience."""
+    """A node's name in Kubernetes, else kubeadm takes the container's; and kubeadm's patience."""
     return yaml.safe_dump({"kind": kind, "nodeRegistration": {"name": name}, "timeouts": _TIMEOUTS})
 
 
