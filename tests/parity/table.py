@@ -42,10 +42,10 @@ NOTES = """
 """
 
 
-def cells(junit: Path) -> dict[str, dict[str, dict[str, str]]]:
+def cells(*junit: Path) -> dict[str, dict[str, dict[str, str]]]:
     """Group → behaviour → provider → what to say: as expected, "failed", or "not run" with the reason."""
     found: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-    for case in ET.parse(junit).getroot().iter("testcase"):
+    for case in (case for file in junit for case in ET.parse(file).getroot().iter("testcase")):
         facts = {p.get("name"): p.get("value", "") for p in case.iter("property")}
         if "behaviour" not in facts:
             continue
@@ -86,7 +86,7 @@ def rows(document: str) -> dict[str, tuple[str, ...]]:
 
 def main(argv: list[str]) -> int:
     """Write the document, or check that it agrees."""
-    text = render(cells(Path(argv[0])))
+    text = render(cells(*(Path(each) for each in argv if each != "--check")))
     if "--check" not in argv:
         DOCUMENT.write_text(text)
         print(f"{DOCUMENT}: {len(rows(text))} behaviours")

@@ -26,7 +26,12 @@ def declared() -> dict[str, tuple[str, ...]]:
 
 
 def test_the_document_has_every_behaviour_with_its_tested_answer() -> None:
-    assert rows(DOCUMENT.read_text()) == declared()
+    """A cell may also say that it was not run, and why; never that it failed."""
+    there, tested = rows(DOCUMENT.read_text()), declared()
+    assert set(there) == set(tested)
+    for title, cells_of in there.items():
+        for said, expected in zip(cells_of, tested[title], strict=True):
+            assert said == expected or said.startswith("not run"), title
 
 
 def test_a_failure_and_a_skip_are_told_as_what_they_are(
