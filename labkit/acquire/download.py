@@ -37,19 +37,31 @@ def archive_name(key: str) -> str:
     return f"labkit-{key}-{target()}.tar.gz"
 
 
-def fetch(url: str, name: str, folder: Path, progress: Progress) -> Path:
-    """Download URL/name into `folder` and verify it against URL/name.sha256.
+def fetch(
+    url: str,
+    name: str,
+    folder: Path,
+    progress: Progress,
+    *,
+    ending: str = ".sha256",
+    limit_s: float = _LIMIT_S,
+) -> Path:
+    """Download URL/name into `folder` and verify it against the checksum in URL/name.sha256.
 
     A part that an interrupted download left is continued. The file has its name only when it is verified.
+
+    Args:
+        ending: of the checksum file's name.
+        limit_s: for the whole download.
 
     Raises:
         Unpublished: the server has no such file or cannot be reached.
         AcquireError: what it sends is not what its checksum says.
     """
     _check(url)
-    expected = _checksum(f"{url}/{name}.sha256")
+    expected = _checksum(f"{url}/{name}{ending}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part, deadline = folder / f"{name}.part", time.monotonic() + _LIMIT_S
+    part, deadline = folder / f"{name}.part", time.monotonic() + limit_s
     resumed = part.exists()
     for attempt in range(_TRIES):
         try:
@@ -69,7 +81,7 @@ def fetch(url: str, name: str, folder: Path, progress: Progress) -> Path:
         part.unlink()
         raise AcquireError(
             f"{url}/{name} has the checksum {found[:16]}…, {expected[:16]}… was announced. It was not used.",
-            "Try again. If it stays so, unset LABKIT_RELEASE_URL to compile, and tell who publishes there.",
+            "Try again. If it stays so, tell who publishes there; without that URL labkit compiles.",
         )
     return part.rename(folder / name)
 
@@ -118,7 +130,7 @@ def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None
                 text = f"downloading, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
                 progress(text, done / total if total else None)
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"not complete after {_LIMIT_S} s")
+                    raise TimeoutError("not complete in the time there is")
         if total and part.stat().st_size < total:
             raise ConnectionError("the connection was cut")
 

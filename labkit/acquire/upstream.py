@@ -46,6 +46,12 @@ def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction:
     return {name: _file(name, known[name]) for name in names}
 
 
+def compiled(name: str) -> Path | None:
+    """A program of versions.toml, if the cache has it; None otherwise."""
+    file = _file(name, versions().programs[name])
+    return file if file.is_file() else None
+
+
 def module_key(module: str) -> str:
     """Digest of what pins the versions of a module's programs, and of how they are compiled."""
     folder = sources() / module

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from labkit.cluster.join import Join
     from labkit.images import Image
 
+CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 _PROXY_S = 10.0
 
 
@@ -48,6 +49,11 @@ class NodeInfo:
     pod_cidr: str = ""
     taints: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_control_plane(self) -> bool:
+        """Whether it runs the control plane, and not the pods of users."""
+        return CONTROL_PLANE_LABEL in self.labels
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,26 @@ class Cluster(ABC):
     def nodes(self) -> list[NodeInfo]:
         """The nodes, by name."""
         return self._node_infos(self.kube)
+
+    def workers(self) -> list[NodeInfo]:
+        """The nodes that take the pods of users; where the control plane has a node, that is none of them."""
+        return [node for node in self.nodes() if not node.is_control_plane]
+
+    @abstractmethod
+    def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
+        """Program and environment of a shell that sees the cluster as a pod does.
+
+        Raises:
+            ClusterError: the cluster does not run, or the provider has no such place.
+        """
+
+    @abstractmethod
+    def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
+        """Print the end of a component's log, or of all; with `follow` go on until interrupted.
+
+        Raises:
+            ConfigError: no such log; the message names those there are.
+        """
 
     def _node_infos(self, kube: Kube) -> list[NodeInfo]:
         found = [_node_info(node) for node in kube.request("GET", "/api/v1/nodes")["items"]]

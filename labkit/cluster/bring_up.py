@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,11 @@ from labkit.cluster.join import Join, Token, kept_out
 from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
-from labkit.cluster.state import Directory, Node, Options, State, check_options, write
+from labkit.cluster.state import Directory, Node, Options, State, check_options, check_same, write
 from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import accepts, log_tail, wait_for
-from labkit.errors import ConfigError, MachineError
+from labkit.errors import MachineError
 from labkit.images import default_root
 from labkit.kube import Kube
 from labkit.kube.objects import is_true
@@ -54,7 +54,8 @@ def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -
         with phase("preflight", listener, "looking what is there") as step:
             held.enter_context(directory.locked(step.note))
             state = directory.load()
-            _check_same(directory, state, given)
+            if state and state.ready:
+                check_same(directory.name, state.options, given)
             wanted = check_options(state.options if state else replace(Options(), **given))
             half_made = directory.exists and not (state and state.ready)
             if half_made:
@@ -261,19 +262,6 @@ def node_ready(kube: Kube, name: str) -> bool:
     """Whether a node is Ready, reports, and takes pods."""
     node = kube.request("GET", f"/api/v1/nodes/{name}")
     return is_true(node, "Ready") and not kept_out(node)
-
-
-def _check_same(directory: Directory, state: State | None, given: dict[str, Any]) -> None:
-    if state is None or not state.ready:
-        return
-    made = asdict(state.options)
-    other = [f"{name}={made[name]}, not {value}" for name, value in given.items() if made[name] != value]
-    if other:
-        raise ConfigError(
-            f"Cluster {directory.name!r} exists and was made with {', '.join(other)}.",
-            f"Leave the options out to resume it, or `labkit down {directory.name}` first. "
-            "Workers are added with cluster.add_worker().",
-        )
 
 
 def get_binaries(listener: Listener) -> Binaries:

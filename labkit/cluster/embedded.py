@@ -24,10 +24,12 @@ from labkit.cluster.base import (
     check_options,
     upstream_image,
 )
+from labkit.cluster.components import PORTS
 from labkit.cluster.credentials import server_url
 from labkit.cluster.join import Join
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
+from labkit.cluster.show import show_logs
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
 from labkit.cluster.supervisor import NoComponent, NotRunning, Process, Supervisor
 from labkit.cluster.tear_down import tear_down
@@ -132,6 +134,10 @@ class EmbeddedCluster(Cluster):
         }
         return ([*argv, "-c", command] if command is not None else argv), env
 
+    def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
+        """Of each component the file in its directory."""
+        show_logs(self.directory, component, follow=follow, tail=tail)
+
     def status(self) -> ClusterStatus:
         """Read from the supervisor, the API and /proc."""
         try:
@@ -157,7 +163,7 @@ class EmbeddedCluster(Cluster):
             name=self.name, provider=self.provider, state=now,
             version=versions().kubernetes, directory=self.directory.path, components=components,
             uptime_s=max((c.uptime_s for c in components), default=0.0), nodes=tuple(nodes),
-            urls={"api": server_url(slot), "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"},
+            urls=_urls(slot),
         )  # fmt: skip
 
     def _nodes_now(self) -> list[NodeInfo]:
@@ -311,6 +317,17 @@ class EmbeddedCluster(Cluster):
         """What is gone already need not be removed."""
         with suppress(NotRunning, NoComponent, KubeError):
             act()
+
+
+def _urls(slot: Slot) -> dict[str, str]:
+    """Where the control plane's parts answer."""
+    host = f"https://{slot.control_plane.served}"
+    ports = {
+        f"{name.removeprefix('kube-')}": PORTS[name][0]
+        for name in ("kube-controller-manager", "kube-scheduler")
+    }
+    doors = {name: f"{host}:{port}" for name, port in ports.items()}
+    return {"api": server_url(slot), **doors, "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"}
 
 
 def _free_machine(state: State) -> int:

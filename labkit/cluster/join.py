@@ -102,6 +102,7 @@ class Join:
         start: starts the kubelet with a token, and says with what.
         approve: whether the controller manager approves; if not, the join waits for a person.
         limit_s: the join fails when it is not complete by then.
+        finish: done when the node is registered, before the join counts as complete.
     """
 
     def __init__(
@@ -112,8 +113,10 @@ class Join:
         *,
         approve: bool = True,
         limit_s: float = 60.0,
+        finish: Callable[[], object] = lambda: None,
     ) -> None:
         self.node, self.approve = node, approve
+        self._finish = finish
         self._kube, self._start = kube, start
         self._begin = time.monotonic()
         self._deadline = self._begin + limit_s
@@ -171,6 +174,7 @@ class Join:
         self._step("kubelet started", self._start(token))
         self._follow_request(f"system:bootstrap:{token.id}")
         self._follow_node()
+        self._finish()
 
     def _follow_request(self, user: str) -> None:
         selector = f"spec.signerName={CLIENT_SIGNER}"

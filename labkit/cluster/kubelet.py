@@ -42,7 +42,7 @@ def configuration(directory: Directory, slot: Slot, name: str, node: Node) -> di
         "rotateCertificates": True,
         "serverTLSBootstrap": True,
         "staticPodPath": str(directory.node(name) / "manifests"),
-        "registerWithTaints": [_taint(text) for text in node.taints],
+        "registerWithTaints": taints(node.taints),
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "memory.available": "100Mi",
@@ -51,6 +51,15 @@ def configuration(directory: Directory, slot: Slot, name: str, node: Node) -> di
             "imagefs.available": "0%",
         },
     }
+
+
+def taints(texts: list[str]) -> list[dict[str, str]]:
+    """Taints as objects; each given as `kubectl taint` takes it.
+
+    Raises:
+        ConfigError: one is not a taint.
+    """
+    return [_taint(text) for text in texts]
 
 
 def _taint(text: str) -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""One cluster per provider and session, and an image with Python that both run.
+
+LABKIT_PARITY="kind" runs one provider only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit.cluster import Cluster
+from labkit.cluster.kind.engine import Engine
+from labkit.cluster.phases import Plain
+from labkit.cluster.providers import open_cluster
+from labkit.cluster.state import cluster_names
+from labkit.errors import LabkitError
+from tests.cluster.helpers import Namespace, namespace
+from tests.parity.behaviours import PROVIDERS, Answer
+
+OPTIONS = {"workers": 2, "node_monitor_period_s": 2, "node_monitor_grace_s": 16, "eviction_after_s": 5}
+IMAGE = "parity/hello:v1"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "behaviour(title, answers): a row of docs/parity.md")
+
+
+@pytest.fixture(scope="session", params=os.environ.get("LABKIT_PARITY", " ".join(PROVIDERS)).split())
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster of two workers; a node that is gone is noticed soon, and its pods leave soon."""
+    provider = request.param
+    if provider == "kind":
+        try:
+            Engine().info()
+        except LabkitError as err:
+            pytest.skip(f"kind cannot run here: {err.message}")
+    folder = Path(tempfile.mkdtemp(prefix="lk."))
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    try:
+        made = labkit.up("parity", provider, listener=Plain(), **OPTIONS)
+        made.build_image(ROOT / "services/hello", IMAGE)
+        yield made
+    finally:
+        for name in cluster_names():
+            open_cluster(name).down()
+        if before is None:
+            del os.environ["XDG_STATE_HOME"]
+        else:
+            os.environ["XDG_STATE_HOME"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def space(cluster: Cluster) -> Iterator[Namespace]:
+    """A fresh namespace."""
+    with namespace(cluster, "parity") as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def answer(request: pytest.FixtureRequest, cluster: Cluster, record_property: object) -> Answer:
+    """What the provider at hand is expected to answer; written into the JUnit file for the table."""
+    marker = request.node.get_closest_marker("behaviour")
+    assert marker is not None, "every test of this suite is a row of the table"
+    title, answers = marker.args
+    expected: Answer = answers[cluster.provider]
+    record = record_property
+    assert callable(record)
+    for name, value in (("behaviour", title), ("provider", cluster.provider), ("answer", str(expected))):
+        record(name, value)
+    return expected
