@@ -98,8 +98,8 @@ type CommunityPrefixes struct {
 
 // AsPathPrependPrefixes are prefixes whose path is made longer.
 type AsPathPrependPrefixes struct {
-	Prefixes []string `json:"prefixes,omitempty"`
-	Count    uint8    `json:"count,omitempty"`
+	Prefixes      []string `json:"prefixes,omitempty"`
+	AsPathPrepend uint8    `json:"asPathPrepend,omitempty"`
 }
 
 // BFDProfile are settings of bidirectional forwarding detection.
