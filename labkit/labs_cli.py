@@ -36,6 +36,10 @@ def run(
     record_times: Annotated[
         bool, typer.Option("--record-times", help="Write measured times into the notebooks.")
     ] = False,
+    turns: Annotated[
+        Path | None,
+        typer.Option(help="A file that runs side by side share: labs that measure then run alone."),
+    ] = None,
     notebooks: Annotated[Path | None, typer.Option(help="Folder of labs.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json; progress goes to stderr.")
@@ -56,7 +60,7 @@ def run(
     from labkit.labs.site import ClusterSite
     from labkit.labs.times import record
 
-    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove)
+    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns)
     _end_on_sigterm()
     if not all(lab.skip_reason(provider) for lab in chosen):
         # Minutes at the first time, which no lab's time limit is made for.
@@ -79,6 +83,9 @@ def listener(*, err: bool) -> Any:
     from labkit.labs.report import duration
     from labkit.labs.run import Listener
 
+    def waits(lab: Lab) -> None:
+        typer.echo(f"\n{lab.name}: waiting for its turn, another lab runs", err=err)
+
     def begins(lab: Lab) -> None:
         typer.echo(f"\n{lab.name}: {lab.summary}", err=err)
 
@@ -99,7 +106,7 @@ def listener(*, err: bool) -> Any:
         if one.failure:
             typer.echo(failure_text(one), err=err)
 
-    return Listener(begins, cell, ended)
+    return Listener(waits, begins, cell, ended)
 
 
 def failure_text(run: Any) -> str:

@@ -52,6 +52,7 @@ SCHEMA: dict[str, Any] = {
         },
         "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
         "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
+        "alone": {"type": "boolean"},
     },
 }
 
@@ -68,6 +69,7 @@ class Lab:
         measured_s: speed → seconds of the last recorded headless run.
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
+        alone: its figures are measurements, which another lab on the machine at the same time would spoil.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Lab:
     measured_s: dict[str, float]
     limit_s: int
     cell_limit_s: int
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -153,6 +156,7 @@ def load_lab(path: Path) -> Lab:
         measured_s=dict(raw["measured_s"]),
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
+        alone=raw.get("alone", False),
     )
 
 
