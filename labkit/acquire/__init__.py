@@ -13,5 +13,6 @@ from labkit.acquire.programs import program_key, programs
 from labkit.acquire.sources import source_key, sources
 
 __all__ = [
-    "Binaries", "binaries", "cached", "module_folder", "pack", "program_key", "programs", "source_key", "sources",
+    "Binaries", "binaries", "cached", "module_folder", "pack", "program_key", "programs", "source_key",
+    "sources",
 ]  # fmt: skip

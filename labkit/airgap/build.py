@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from labkit import acquire
@@ -107,7 +108,11 @@ class Builder:
     def final(self, spec: Spec) -> str:
         """The tag that a cluster uses: with this machine's settings, where an image has them."""
         tag = self._known.tag(spec)
-        return f"{tag}-{machine.settings_key()}" if spec.machine else tag
+        return f"{tag}-{self._settings}" if spec.machine else tag
+
+    @cached_property
+    def _settings(self) -> str:
+        return machine.settings_key()
 
     def _missing(self, wanted: Sequence[Spec]) -> list[Spec]:
         """What must be made, in the order in which it can be."""
@@ -234,7 +239,7 @@ class Builder:
 
     def _forget(self, spec: Spec) -> None:
         """Remove images of older keys, but the newest few."""
-        current = self.final(spec).partition("-" + machine.settings_key())[0] if spec.machine else self.final(spec)
+        current = self._known.tag(spec)
         tags = self._docker.own_tags(f"{REPOSITORY}/{spec.short}")
         for old in [tag for tag in tags if not tag.startswith(current)][KEPT - 1 :]:
             self._docker.remove(old)

@@ -186,6 +186,7 @@ def _spec(short: str, table: dict[str, Any], before: dict[str, Spec], folder: Pa
     return spec
 
 
+@cache
 def _program_key(name: str) -> str:
     if name == "kube":
         return source_key()

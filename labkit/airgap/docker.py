@@ -150,16 +150,16 @@ class Docker:
             AcquireError, MachineError: a step failed; the message has its last words.
         """
         argv = ["build", "--network", "host", "--force-rm", "--tag", tag]
-        argv += [f"--progress=plain"] if self._env["DOCKER_BUILDKIT"] == "1" else []  # noqa: F541
+        argv += ["--progress=plain"] if self._env["DOCKER_BUILDKIT"] == "1" else []
         argv += [part for k, v in args.items() for part in ("--build-arg", f"{k}={v}")]
         argv += [part for k, v in labels.items() for part in ("--label", f"{k}={v}")]
         tail: deque[str] = deque(maxlen=30)
         with self.streaming([*argv, "-"], write) as (process, lines):
+            told: tuple[str, float | None] = ("sending what it is made of", None)
             for line in lines:
-                step = _STEP.match(line)
-                if step:
-                    done, total, what = int(step[1]), int(step[2]), step[3]
-                    progress(what[:100], (done - 1) / total)
+                if step := _STEP.match(line):
+                    told = (step[3][:100], (int(step[1]) - 1) / int(step[2]))
+                progress(*told)
                 if line.strip() and "DEPRECATED" not in line:
                     tail.append(line)
             if process.wait(60):
