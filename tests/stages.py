@@ -95,10 +95,10 @@ def second_lane() -> list[Part]:
     labs = labs_part("labs-kind", "kind", "reports-kind", 3600)
     reason = no_engine()
     if reason and os.environ.get("LABKIT_TEST_ENGINE") != "required":
-        return [skipped("airgap", reason), skipped("kind", reason), skipped("labs-kind", reason)]
+        return [skipped("airgap", reason), skipped("engine", reason), skipped("labs-kind", reason)]
     return [
         Part("airgap", [python, "-m", "labkit", "airgap", "build"], 3000),
-        pytest_part("kind", "tests/kind", limit_s=1500, busy=True),
+        pytest_part("engine", "tests/airgap", limit_s=1500),
         labs,
     ]
 

@@ -170,7 +170,7 @@ class Builder:
         tag = self._known.tag(spec)
         with phase(f"image {spec.short}", self._listener, spec.about) as step:
             if self._again or tag not in self._docker.inspect([tag]):
-                if spec.recipe and not spec.base:
+                if spec.bootstrap:
                     self._bootstrap(spec, tag, step)
                 elif spec.baked:
                     self._node(spec, tag, step)
@@ -220,7 +220,7 @@ class Builder:
             base = self._known.tag(self._known.specs[spec.base])
         if base:
             args["BASE"] = base
-        if not spec.base:
+        if spec.bootstrap:
             args |= {"SUITE": self._known.suite, "MIRROR": self._known.mirror}
         labels = {OWN: spec.short, KEY: self._known.key(spec), "org.opencontainers.image.description": spec.about}
         used = {name: value for name, value in args.items() if name.lower().endswith("proxy") or _uses(context, name)}

@@ -41,6 +41,7 @@ class Spec:
     baked: tuple[str, ...] = ()
     part: bool = False
     machine: bool = False
+    bootstrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Catalogue:
 
         The versions of Debian's packages are not known before; they are those of the day it is built.
         """
-        known = {**asdict(spec), "about": "", "names": "" if not spec.recipe else list(spec.names), "part": ""}
+        known = {**_described(spec), "about": "", "names": "" if not spec.recipe else list(spec.names), "part": ""}
         digest = hashlib.sha256(json.dumps([_FORMAT, known], sort_keys=True).encode())
         digest.update(self.suite.encode())
         for program in sorted(set(spec.programs.values())):
@@ -186,6 +187,10 @@ def _spec(short: str, table: dict[str, Any], before: dict[str, Spec], folder: Pa
     return spec
 
 
+def _described(spec: Spec) -> dict[str, Any]:
+    return {name: value for name, value in asdict(spec).items() if name != "bootstrap"}
+
+
 @cache
 def _program_key(name: str) -> str:
     if name == "kube":
@@ -204,11 +209,14 @@ def _full(name: str) -> str:
 
 
 def _folder() -> Path:
+    """$LABKIT_AIRGAP, else the checkout's, else the installed package's."""
     package = Path(__file__).resolve().parents[1]
-    for place in (package.parent / "airgap", package / "_airgap"):
+    given = os.environ.get("LABKIT_AIRGAP")
+    places = [Path(given)] if given else [package.parent / "airgap", package / "_airgap"]
+    for place in places:
         if (place / "images.toml").is_file():
             return place
     raise ConfigError(
-        f"The recipes of the images are not in {package.parent / 'airgap'}.",
+        f"The recipes of the images are not in {places[0]}.",
         "Install labkit from its repository or from a wheel that has them.",
     )
