@@ -186,6 +186,14 @@ def image(ctx: typer.Context) -> None:
 
 
 @app.command(add_help_option=False, context_settings=_FORWARD)
+def airgap(ctx: typer.Context) -> None:
+    """Images for kind where no container registry can be reached."""
+    from labkit.airgap_cli import app as commands
+
+    commands(ctx.args, prog_name="labkit airgap")
+
+
+@app.command(add_help_option=False, context_settings=_FORWARD)
 def hpa(ctx: typer.Context) -> None:
     """The horizontal pod autoscaler: explain a live one, simulate one from its manifest."""
     from labkit.hpa.cli import app as commands

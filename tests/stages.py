@@ -87,8 +87,46 @@ def first_lane() -> list[Part]:
 
 
 def second_lane() -> list[Part]:
-    """What begins when the programs are built."""
-    return []
+    """What begins when the programs are built: images for kind, and the labs on it.
+
+    Without a container engine the last two are skipped, each with the reason, unless LABKIT_TEST_ENGINE says "required".
+    """
+    python = str(BIN / "python")
+    labs = labs_part("labs-kind", "kind", "reports-kind", 3600)
+    reason = no_engine()
+    if reason and os.environ.get("LABKIT_TEST_ENGINE") != "required":
+        return [skipped("airgap", reason), skipped("engine", reason), skipped("labs-kind", reason)]
+    return [
+        Part("airgap", [python, "-m", "labkit", "airgap", "build"], 3000),
+        pytest_part("engine", "tests/airgap", "tests/kind", "tests/parity", limit_s=3000, busy=True),
+        labs,
+    ]
+
+
+def no_engine() -> str:
+    """Why there is no container engine to be used, "" where there is one."""
+    try:
+        argv = ["docker", "version", "--format", "{{.Server.Version}}"]
+        asked = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        return "there is no Docker"
+    except subprocess.TimeoutExpired:
+        return "Docker does not answer"
+    return "" if asked.returncode == 0 else asked.stderr.strip().splitlines()[-1]
+
+
+def skipped(name: str, reason: str) -> Part:
+    """A part that tells why it is skipped, and counts as that."""
+    junit = OUT / f"{name}.xml"
+    script = (
+        "import sys; from junitparser import JUnitXml, Skipped, TestCase, TestSuite\n"
+        "name, reason, path = sys.argv[1:]\n"
+        "case = TestCase(name); case.result = [Skipped(reason)]\n"
+        "suite = TestSuite(name); suite.add_testcase(case)\n"
+        "xml = JUnitXml(); xml.add_testsuite(suite); xml.write(path)\n"
+        "print(f'{name}: skipped, {reason}')"
+    )
+    return Part(name, [str(BIN / "python"), "-c", script, name, reason, str(junit)], 60, junit)
 
 
 def count(junit: Path | None, ok: bool) -> tuple[int, int, int]:

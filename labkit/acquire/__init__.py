@@ -10,7 +10,7 @@ from __future__ import annotations
 from labkit.acquire.cache import Binaries, binaries, cached, pack
 from labkit.acquire.modules import module_folder
 from labkit.acquire.sources import source_key, sources
-from labkit.acquire.upstream import compiled, programs
+from labkit.acquire.upstream import compiled, program_key, programs
 
 __all__ = [
     "Binaries",
@@ -19,6 +19,7 @@ __all__ = [
     "compiled",
     "module_folder",
     "pack",
+    "program_key",
     "programs",
     "source_key",
     "sources",

@@ -61,9 +61,14 @@ def module_key(module: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _file(name: str, entry: Program) -> Path:
-    described = hashlib.sha256(f"{module_key(entry.module)}{entry}".encode()).hexdigest()[:16]
-    return cache_dir() / "programs" / described / name
+def program_key(name: str) -> str:
+    """Digest of what decides the content of a program of versions.toml, 16 hexadecimal digits."""
+    entry = versions().programs[name]
+    return hashlib.sha256(f"{module_key(entry.module)}{entry}".encode()).hexdigest()[:16]
+
+
+def _file(name: str, _entry: Program) -> Path:
+    return cache_dir() / "programs" / program_key(name) / name
 
 
 def _compile(names: list[str], progress: Progress) -> None:
