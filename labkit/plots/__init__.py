@@ -7,7 +7,9 @@ plots.hpa_figure(recording, result, kube.get("HorizontalPodAutoscaler", "pricing
 from __future__ import annotations
 
 from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.memory import memory_figure
 from labkit.plots.nodes import join_figure, node_timeline
+from labkit.plots.outages import outage_figure
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
 from labkit.plots.scalability import scalability_figure
@@ -18,7 +20,9 @@ __all__ = [
     "holds",
     "hpa_figure",
     "join_figure",
+    "memory_figure",
     "node_timeline",
+    "outage_figure",
     "phases_figure",
     "requests_per_pod",
     "rollout_figure",
