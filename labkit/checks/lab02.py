@@ -138,6 +138,16 @@ def replaced(cluster: Cluster, lost: str, replicas: int) -> Iterator[Finding]:
     yield expect(len(good) == replicas, f"{replicas} pods are ready elsewhere", said)
 
 
+@define("02-half-stayed", "All pods serve elsewhere, and half of them did all the time", deadline_s=120)
+def half_stayed(cluster: Cluster, lost: str, replicas: int, elsewhere: Sequence[str]) -> Iterator[Finding]:
+    """As 02-replaced; and the pods that were elsewhere before are still there, at least half of all."""
+    yield from replaced(cluster, lost, replicas)
+    good = {dig(pod, "metadata.name") for pod in running_pods(cluster, "app=web") if ready(pod)}
+    kept = good & set(elsewhere)
+    said = f"of {', '.join(elsewhere) or 'none'} there are {len(kept)}"
+    yield expect(2 * len(kept) >= replicas, "at least half of the pods were not touched", said)
+
+
 @define("02-machine-back", "The machine is back, and what was left on it is gone", deadline_s=90)
 def machine_back(cluster: Cluster, node: str) -> Iterator[Finding]:
     """The node is Ready without taints; no pod of web is still being deleted."""
@@ -145,6 +155,12 @@ def machine_back(cluster: Cluster, node: str) -> Iterator[Finding]:
     pods = cluster.kube.list("Pod", labels="app=web")
     old = [dig(pod, "metadata.name") for pod in pods if dig(pod, "metadata.deletionTimestamp")]
     yield expect(not old, "no pod is left over", f"still being deleted: {', '.join(old)}")
+
+
+@define("02-back-again", "The machine is back once more, and clean", deadline_s=90)
+def back_again(cluster: Cluster, node: str) -> Iterator[Finding]:
+    """As 02-machine-back."""
+    yield from machine_back(cluster, node)
 
 
 @define("02-tuned", "The tuned Deployment is spread over the workers", deadline_s=90)
@@ -169,7 +185,7 @@ def tuned(cluster: Cluster) -> Iterator[Finding]:
     yield expect(budget is not None, "they have a disruption budget", seen(cluster, "PodDisruptionBudget"))
 
 
-@define("02-drained", "The node is empty, and and the pods served on", deadline_s=60)
+@define("02-drained", "The node is empty, and the pods served on", deadline_s=60)
 def drained(cluster: Cluster, node: str, recorder: Recorder, least: int) -> Iterator[Finding]:
     """The node takes no pods and has none of web; never fewer than `least` pods were ready, as recorded."""
     found = cluster.kube.find("Node", node)

@@ -78,7 +78,5 @@ def _message(states: Mapping[str, NodeMemory]) -> str:
     over = first.promised_mib - first.free_mib
     if len(states) == 1:
         return f"{first.node} promises {over:.0f} MiB more than it has"
-    return (
-        f"{first.node} promised {over:.0f} MiB too much; with a reservation "
-        f"{max(0.0, last.promised_mib - last.free_mib):.0f}"
-    )
+    rest = max(0.0, last.promised_mib - last.free_mib)
+    return f"{first.node} promised {over:.0f} MiB that it did not have; with a reservation, {rest:.0f} MiB"

@@ -115,7 +115,7 @@ def _waits(axis: Axes, one: Outage) -> None:
         room, middle = (end - begin) * pixels, (begin + end) / 2
         text = f"{end - begin:.0f} s" if room > 30 else f"{end - begin:.0f}" if room > 10 else ""
         axis.text(middle, 0.4, text, ha="center", va="center", fontsize=8.5, color=text_on(colour))
-        if room > 4.4 * max(len(line) for line in why.splitlines()):
+        if room > 4.9 * max(len(line) for line in why.splitlines()):
             axis.text(middle, -0.28, why, ha="center", va="top", fontsize=7.5, color=GREY, linespacing=1.15)
     if not isnan(one.replaced_s):
         said = f"all {one.replicas} pods serve again after {one.replaced_s:.0f} s"

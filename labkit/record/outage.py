@@ -89,6 +89,16 @@ class Outage:
         return pd.DataFrame(rows, columns=columns).round(1)
 
     @property
+    def explained(self) -> pd.DataFrame:
+        """`gaps` as a table to read: explained by, predicted, measured; in words, indexed by gap."""
+        gaps = self.gaps
+        low, high = gaps["predicted_s"], gaps["predicted_max_s"]
+        predicted = ["" if isnan(a) else f"{a:g} … {b:g} s" for a, b in zip(low, high, strict=True)]
+        measured = ["did not happen" if isnan(s) else f"{s:.1f} s" for s in gaps["measured_s"]]
+        table = {"explained by": gaps["explained_by"], "predicted": predicted, "measured": measured}
+        return pd.DataFrame(table).set_index(gaps["gap"].rename(None))
+
+    @property
     def pod_seconds_lost(self) -> float:
         """Replicas that were missing, times how long."""
         steps = self.serving[self.serving["t_seconds"] >= 0]

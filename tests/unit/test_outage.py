@@ -37,6 +37,12 @@ def test_each_gap_is_held_against_its_time_out() -> None:
     assert isnan(gaps.loc["scheduling, start, readiness", "predicted_s"]), "no time-out explains that"
 
 
+def test_the_table_for_people_has_no_nan() -> None:
+    table = read(outage_run()).explained
+    assert table.loc["taint → eviction"].tolist() == ["tolerationSeconds", "11 … 12 s", "11.0 s"]
+    assert "nan" not in table.to_string().lower()
+
+
 def test_pods_on_a_lost_machine_do_not_serve_whatever_the_api_says() -> None:
     found = read(outage_run())
     at_five = found.serving[found.serving["t_seconds"] <= 5].iloc[-1]
