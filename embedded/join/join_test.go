@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFlags(t *testing.T) {
@@ -25,7 +26,7 @@ func TestFlags(t *testing.T) {
 
 func TestWhatCannotBeTrustedIsNotWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bootstrap.kubeconfig")
-	o := &Options{Server: "127.0.0.1:1", CACertHash: "sha256:ab", Timeout: 1, Kubeconfig: file, token: "abcdef.0123456789abcdef"}
+	o := &Options{Server: "127.0.0.1:1", CACertHash: "sha256:ab", Timeout: 50 * time.Millisecond, Kubeconfig: file, token: "abcdef.0123456789abcdef"}
 	err := Discover(o)
 	if err == nil || !strings.Contains(err.Error(), "cluster-info") {
 		t.Errorf("error %v does not name what could not be fetched", err)

@@ -95,7 +95,7 @@ def test_every_word_is_inside_the_picture(name: str) -> None:
         assert inside or ticks or text.get_clip_on(), f"{text.get_text()!r} at {box}"
 
 
-@pytest.mark.parametrize("name", ["hpa", "rollout", "node", "join"])
+@pytest.mark.parametrize("name", ["hpa", "rollout", "node", "join", "outage", "memory"])
 def test_labels_do_not_cover_each_other(name: str) -> None:
     figure = figures()[name]
     figure.savefig("/dev/null", format="png")
