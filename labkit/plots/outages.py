@@ -223,7 +223,8 @@ def _capacity(axis: Axes, one: Outage, *, first: bool) -> None:
         0.3, one.replicas * 1.06, f" missing: {one.pod_seconds_lost:.0f} pod-seconds{nobody}", fontsize=8,
         color=RED, va="bottom",
     )  # fmt: skip
-    if one.noticed_s > 4:
+    pixels = axis.get_window_extent().width / (axis.get_xlim()[1] - axis.get_xlim()[0])
+    if one.noticed_s * pixels > 85:
         axis.text(
             one.noticed_s / 2, one.replicas - 0.12, "what the API says", fontsize=7.5, color=GREY, va="top",
             ha="center",
