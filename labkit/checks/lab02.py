@@ -90,11 +90,17 @@ def silent_fault(cluster: Cluster, node: str) -> Iterator[Finding]:
 
 
 @define("02-orders-taken", "The kubelet knows the API server again", deadline_s=60)
-def orders_taken(cluster: Cluster, node: str) -> Iterator[Finding]:
-    """It has a client CA, answers the API server, and the node is Ready."""
+def orders_taken(cluster: Cluster, node: str, pod: str) -> Iterator[Finding]:
+    """It has a client CA, answers the API server, hands out its pod's log, and the node is Ready."""
     file = dig(cluster.kubelet_config(node), "authentication.x509.clientCAFile")
     yield expect(bool(file), "its configuration names a client CA", "authentication.x509 is empty")
     yield from _answers(cluster, node)
+    try:
+        cluster.kube.logs(pod, tail=1)
+        said = ""
+    except KubeError as error:  # a kubelet that has just started does not know its pods yet
+        said = error.message
+    yield expect(not said, f"the log of {pod} can be read", f"asked for, the API says: {said}")
 
 
 @define("02-evicted", "The greedy pod was evicted, the agent was not", deadline_s=90)
