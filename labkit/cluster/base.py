@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from labkit.cluster.care import NodeCare
 from labkit.cluster.phases import Listener, silent
 from labkit.cluster.waiting import accepts, wait_for
 from labkit.errors import ClusterError, ConfigError, KubeError, WaitTimeout
@@ -104,7 +105,7 @@ class ClusterStatus:
         return sum(component.memory_bytes for component in self.components)
 
 
-class Cluster(ABC):
+class Cluster(NodeCare):
     """A cluster that runs. Make one with `labkit.up()`.
 
     As a context manager it is torn down at the end of the block.
@@ -288,6 +289,8 @@ class Cluster(ABC):
         taints: list[str] | None = None,
         approve: bool = True,
         limit_s: float = 120.0,
+        token: str | None = None,
+        ca_cert_hash: str | None = None,
     ) -> Join:
         """Add a worker; iterate over what is returned to follow the join, step by step.
 
@@ -297,6 +300,13 @@ class Cluster(ABC):
             labels, taints: at registration; taints as key=value:Effect.
             approve: False for a certificate request that waits for `kubectl certificate approve`.
             limit_s: the join fails when it takes longer.
+            token: the bootstrap token to join with (see `join_token`), as `kubeadm join --token`; None for
+                a new one.
+            ca_cert_hash: the hash that the cluster's authority must have, as `kubeadm join
+                --discovery-token-ca-cert-hash`; None for the right one.
+
+        With `token` or `ca_cert_hash` the worker finds the cluster by itself (discovery). When it comes to
+        no trust the join ends with ClusterError, the worker is forgotten, and its name can be used again.
         """
 
     @abstractmethod

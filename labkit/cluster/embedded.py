@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,13 +24,16 @@ from labkit.cluster.base import (
     check_options,
     upstream_image,
 )
-from labkit.cluster.components import PORTS
+from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, last_lines
+from labkit.cluster.components import PORTS, log_file
 from labkit.cluster.credentials import server_url
-from labkit.cluster.join import Join
+from labkit.cluster.discovery import check_hash
+from labkit.cluster.join import Join, Token
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
 from labkit.cluster.show import show_logs
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
+from labkit.cluster.state import check_options as check_settings
 from labkit.cluster.supervisor import NoComponent, NotRunning, Process, Supervisor
 from labkit.cluster.tear_down import tear_down
 from labkit.errors import AcquireError, ClusterError, KubeError
@@ -200,9 +203,11 @@ class EmbeddedCluster(Cluster):
     def add_worker(
         self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
         labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
-        limit_s: float = 120.0,
+        limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
     ) -> Join:  # fmt: skip
         """See Cluster.add_worker."""
+        given = Token.parse(token) if token is not None else None
+        pin = check_hash(ca_cert_hash) if ca_cert_hash is not None else None
         with self.directory.change() as state:
             machine = _free_machine(state)
             chosen = check_name(name or f"worker-{machine}")
@@ -216,8 +221,9 @@ class EmbeddedCluster(Cluster):
             kubelet.configuration(self.directory, Slot(state.slot), chosen, node)  # refuses what cannot be
             state.nodes[chosen] = node
         return bring_up.start_join(
-            self.kube, self.directory, state, chosen, self._binaries(), approve=approve, limit_s=limit_s
-        )
+            self.kube, self.directory, state, chosen, self._binaries(),
+            approve=approve, limit_s=limit_s, token=given, ca_cert_hash=pin,
+        )  # fmt: skip
 
     def remove_worker(self, name: str, *, drain: bool = False) -> None:
         """Remove a worker: its pods, its processes, its files and its Node object.
@@ -260,14 +266,14 @@ class EmbeddedCluster(Cluster):
     def freeze(self, name: str) -> None:
         """Stop a node with everything on it (SIGSTOP), as a hung machine."""
         self._node(name)
-        self._supervisor.signal(kubelet.component_name(name), "STOP")
+        self._signal(name, "STOP")
         stop_all(lambda: node_pids(self.directory, name))
 
     def thaw(self, name: str) -> None:
         """Let a frozen node go on."""
         self._node(name)
         continue_all(lambda: node_pids(self.directory, name))
-        self._supervisor.signal(kubelet.component_name(name), "CONT")
+        self._signal(name, "CONT")
 
     def lose(self, name: str) -> None:
         """Kill a node's kubelet and everything on it, as a power cut does; `labkit up` leaves it so."""
@@ -284,6 +290,36 @@ class EmbeddedCluster(Cluster):
             state.nodes[name].lost = False
         self.start_kubelet(name)
 
+    def kubelet_config(self, name: str) -> dict[str, Any]:
+        """A node's KubeletConfiguration, as its file has it."""
+        self._node(name)
+        return kubelet.read_configuration(self.directory, name)
+
+    def configure_kubelet(self, name: str, changes: Mapping[str, Any] | None = None) -> None:
+        """See Cluster.configure_kubelet. A lost node's file is changed, its kubelet not started."""
+        state, node = self._node(name)
+        kubelet.write_configuration(self.directory, Slot(state.slot), name, node, changes)
+        if not node.lost:
+            self._forgiving(lambda: self._supervisor.stop(kubelet.component_name(name), "TERM", 5))
+            self.start_kubelet(name)
+
+    def kubelet_log(self, name: str, lines: int = 20, matching: str = "") -> str:
+        """See Cluster.kubelet_log. A join's discovery is in it too, also one that failed."""
+        try:
+            with log_file(self.directory, kubelet.component_name(name)).open(errors="replace") as stream:
+                return last_lines(stream, lines, matching)
+        except OSError as err:
+            raise ClusterError(f"The kubelet of {name} has written no log.") from err
+
+    def tune_node_monitor(
+        self, grace_s: int = NODE_MONITOR_GRACE_S, period_s: int = NODE_MONITOR_PERIOD_S
+    ) -> None:
+        """See Cluster.tune_node_monitor."""
+        with self.directory.change() as state:
+            wanted = replace(state.options, node_monitor_grace_s=grace_s, node_monitor_period_s=period_s)
+            state.options = check_settings(wanted)
+        bring_up.restart_controller_manager(self.directory, state, self._binaries())
+
     def _state(self) -> State:
         state = self.directory.load()
         if state is None:
@@ -298,6 +334,12 @@ class EmbeddedCluster(Cluster):
         if name not in state.nodes:
             raise ClusterError(f"There is no node {name!r}.", f"Nodes: {', '.join(state.nodes) or 'none'}.")
         return state, state.nodes[name]
+
+    def _signal(self, name: str, signal: str) -> None:
+        """Send a signal to a node's kubelet, if it runs."""
+        component = kubelet.component_name(name)
+        if any(each.name == component and each.pid for each in self._supervisor.status()[1]):
+            self._supervisor.signal(component, signal)
 
     def _kill_pods(self, name: str) -> None:
         left = kill_all(lambda: node_pids(self.directory, name))

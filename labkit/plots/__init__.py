@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.memory import memory_figure
 from labkit.plots.nodes import join_figure, node_timeline
+from labkit.plots.outages import outage_figure
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
 from labkit.plots.scalability import scalability_figure
@@ -22,7 +24,9 @@ __all__ = [
     "holds",
     "hpa_figure",
     "join_figure",
+    "memory_figure",
     "node_timeline",
+    "outage_figure",
     "phases_figure",
     "reconnect_figure",
     "requests_per_pod",
