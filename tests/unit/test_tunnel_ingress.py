@@ -18,7 +18,9 @@ from labkit.errors import ConfigError
 
 DATA = Path(__file__).with_name("data")
 VECTORS = [json.loads(line) for line in (DATA / "tunnel_vectors.jsonl").read_text().splitlines()]
-JUDGED = [json.loads(line) for line in gzip.open(DATA / "tunnel_go.jsonl.gz", "rt", encoding="utf-8")]
+JUDGED = [
+    json.loads(line) for line in gzip.decompress((DATA / "tunnel_go.jsonl.gz").read_bytes()).splitlines()
+]
 PATHS = ("", "/", "/api/1", "/API/x", "/a.png", "/v12/x", "/ä/ö", "/a\nb", "healthz", "/x y", "/aaa")
 LAST: dict[str, Any] = {"service": "http_status:404"}
 
