@@ -63,8 +63,10 @@ def shared_out(traffic: Running) -> Iterator[Finding]:
     yield expect(bool(early - late), "a pod answered at first and not any more at the end", there)
     yield expect(bool(late - early), "a new pod answers at the end", there)
     last = requests[requests["t_scheduled_s"] > 0.8 * span]
-    failed = int(last["failed"].sum())
-    yield expect(not failed, "no request fails at the end", f"{failed} of the last {len(last)} failed")
+    bad = last[last["failed"]]
+    kinds = bad["error"].where(bad["error"] != "", "HTTP " + bad["status"].astype(str)).value_counts()
+    said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+    yield expect(bad.empty, "no request fails at the end", f"of the last {len(last)}: {said}")
 
 
 @define("04-chosen", "One Service has the address it asked for, two others share one", deadline_s=30)

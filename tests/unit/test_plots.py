@@ -51,9 +51,32 @@ MEMORY = NodeMemory(
     "worker-3", capacity_mib=1024, allocatable_mib=340, threshold_mib=684, reserved_mib=0, requested_mib=0,
     used_mib=110, system_mib=110,
 )  # fmt: skip
+POOL = pd.DataFrame(
+    [
+        ("lab", "127.240.0.1", "shop/storefront", "8080"),
+        ("lab", "127.240.0.2", "shop/back-office-catalog", "8081"),
+        ("lab", "127.240.0.2", "shop/back-office-page", "8082"),
+        ("lab", "127.240.0.3", "", ""),
+        ("", "", "shop/latecomer", "8080"),
+    ],
+    columns=["pool", "address", "service", "ports"],
+)
 THROUGHPUT = {1: 22.0, 2: 42.5, 3: 59.0, 4: 66.0, 6: 61.0}
 LAW = fit_scalability(list(THROUGHPUT), list(THROUGHPUT.values()))
 IDEAL = fit_scalability([1, 2, 3], [10, 20, 30])
+
+
+def attempts() -> pd.DataFrame:
+    """Two connectors that lose their edge and come back."""
+    began = rollout_run(14).started_at
+    rows = [
+        ("a", 8.0, "lost"),
+        ("a", 9.0, "failed"),
+        ("a", 13.0, "registered"),
+        ("b", 8.1, "lost"),
+        ("b", 99.0, "lost"),
+    ]
+    return pd.DataFrame([(pod, began + t, event) for pod, t, event in rows], columns=["pod", "at", "event"])
 
 
 def figures() -> dict[str, Figure]:
@@ -63,6 +86,12 @@ def figures() -> dict[str, Figure]:
         "hpa without load": plots.hpa_figure(RECORDING, None, HPA),
         "rollout": plots.rollout_figure(rollout_run(), marks={"set image": 10.0}),
         "failed rollout": plots.rollout_figure(rollout_run(14)),
+        "exhausted pool": plots.address_pool_figure(POOL),
+        "free pool": plots.address_pool_figure(POOL[POOL["service"] == ""]),
+        "fail-over": plots.fail_over_figure(
+            rollout_run(14), lost_s=8.0, moved_s=10.5, before="worker-1", after="worker-2"
+        ),
+        "tunnel": plots.reconnect_figure(rollout_run(14), attempts(), stopped_s=8.0, started_s=12.0),
         "pods": plots.requests_per_pod(pods_run(), marks={"a pod dies": 12.0}),
         "node": plots.node_timeline(node_run(), "worker-2", marks={"off": 20.0, "on": 68.0}),
         "outage": plots.outage_figure({"as delivered": OUTAGE, "tuned": OUTAGE}),

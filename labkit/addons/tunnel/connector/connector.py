@@ -25,6 +25,7 @@ import aiohttp
 import asyncssh
 import yaml
 from aiohttp import web
+from yarl import URL
 
 from labkit.addons.tunnel.ingress import IngressError, Rule, find_rule, read_rules
 
@@ -81,9 +82,8 @@ class Connector:
         assert self.session is not None
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP]
         body = request.content if request.body_exists else None
-        call = self.session.request(
-            request.method, f"{service}{request.raw_path}", headers=headers, data=body, allow_redirects=False
-        )
+        url = URL(f"{service}{request.raw_path}", encoded=True)  # as it came
+        call = self.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
         async with call as origin:
             answer = web.StreamResponse(status=origin.status, reason=origin.reason)
             for name, value in origin.headers.items():
