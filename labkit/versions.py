@@ -95,10 +95,16 @@ def versions() -> Versions:
 
 
 def _image(entry: dict[str, Any]) -> UpstreamImage:
-    lists = {key: tuple(entry.get(key, ())) for key in ("links", "env")}
-    tables = {key: dict(entry.get(key, {})) for key in ("others", "files")}
-    entrypoint = tuple(entry["entrypoint"]) if "entrypoint" in entry else None
-    return UpstreamImage(entry["program"], entry["path"], entrypoint, user=entry.get("user", ""), **lists, **tables)
+    return UpstreamImage(
+        program=entry["program"],
+        path=entry["path"],
+        entrypoint=tuple(entry["entrypoint"]) if "entrypoint" in entry else None,
+        links=tuple(entry.get("links", ())),
+        env=tuple(entry.get("env", ())),
+        user=entry.get("user", ""),
+        others=dict(entry.get("others", {})),
+        files=dict(entry.get("files", {})),
+    )
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction:
 def module_key(module: str) -> str:
     """Digest of what pins the versions of a module's programs, and of how they are compiled.
 
-    Of a module inside embedded/ it is also of its sources; those of embedded itself are of no upstream program.
+    Of a module inside embedded/ it is also of its sources; those of embedded itself are in none of these.
     """
     folder = sources() / module
     digest = hashlib.sha256(repr((FLAGS, link_flags(), target())).encode())

@@ -117,8 +117,8 @@ class EmbeddedCluster(Cluster):
                 module, _, file = source.partition("//")
                 others[path] = module_folder(module, pinned_by) / file
             from_program(
-                name, found[made.program], made.path, entrypoint=made.entrypoint, links=made.links, env=made.env, user=made.user,
-                others=others, store=ImageStore(),
+                name, found[made.program], made.path, entrypoint=made.entrypoint, links=made.links,
+                env=made.env, user=made.user, others=others, store=ImageStore(),
             )  # fmt: skip
             step.tell(name)
 

@@ -7,6 +7,7 @@ plots.hpa_figure(recording, result, kube.get("HorizontalPodAutoscaler", "pricing
 from __future__ import annotations
 
 from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.deliveries import delivery_figure, pipeline_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
@@ -15,11 +16,13 @@ from labkit.plots.why import Held, holds
 
 __all__ = [
     "Held",
+    "delivery_figure",
     "holds",
     "hpa_figure",
     "join_figure",
     "node_timeline",
     "phases_figure",
+    "pipeline_figure",
     "requests_per_pod",
     "rollout_figure",
     "scalability_figure",
