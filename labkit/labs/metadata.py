@@ -44,6 +44,8 @@ SCHEMA: dict[str, Any] = {
                 p: {"oneOf": [{"const": True}, {"type": "string", "minLength": 10}]} for p in PROVIDERS
             },
         },
+        "programs": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "images": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
         "plan_minutes": {"type": "integer", "minimum": 1, "maximum": 180},
         "measured_s": {
             "type": "object",
@@ -68,6 +70,7 @@ class Lab:
         measured_s: speed → seconds of the last recorded headless run.
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
+        programs, images: of versions.toml, which the runner gets before the first lab.
     """
 
     path: Path
@@ -80,6 +83,8 @@ class Lab:
     measured_s: dict[str, float]
     limit_s: int
     cell_limit_s: int
+    programs: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -153,6 +158,8 @@ def load_lab(path: Path) -> Lab:
         measured_s=dict(raw["measured_s"]),
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
+        programs=tuple(raw.get("programs", ())),
+        images=tuple(raw.get("images", ())),
     )
 
 

@@ -229,7 +229,8 @@ class GitServer(Addon):
 
     def _identify(self, copy: WorkingCopy, user: str) -> None:
         who = {"user.name": user, "user.email": f"{user}@labkit.example", "commit.gpgsign": "false"}
-        for name, value in {**who, "pull.rebase": "true", "advice.detachedHead": "false"}.items():
+        quiet = {"core.pager": "cat", "color.ui": "false", "advice.detachedHead": "false"}
+        for name, value in {**who, **quiet, "pull.rebase": "true"}.items():
             copy.run("config", name, value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -66,10 +67,20 @@ class Run:
         """The jobs that were begun, in their order."""
         return list(dict.fromkeys(step.job for step in self.steps))
 
-    def log(self, step: str = "") -> str:
-        """What the steps printed; of those whose name contains `step`, if it is given."""
-        chosen = [each for each in self.steps if step.lower() in each.name.lower()]
-        return "\n".join(f"── {each.job} · {each.name}\n{each.output.rstrip()}".rstrip() for each in chosen)
+    def log(self, step: str = "", *, matching: str = "") -> str:
+        """What the steps printed, each under its name.
+
+        Args:
+            step: only the step of this name, or those with this text in it.
+            matching: only lines in which this regular expression is found.
+        """
+        same = [each for each in self.steps if each.name == step]
+        chosen = same or [each for each in self.steps if step.lower() in each.name.lower()]
+        parts = []
+        for each in chosen:
+            lines = [line for line in each.output.splitlines() if re.search(matching, line)]
+            parts.append("\n".join([f"── {each.job} · {each.name}", *lines]).rstrip())
+        return "\n".join(parts)
 
     def __str__(self) -> str:
         what = f"run {self.number} · {self.commit[:7]} “{self.message}”"
@@ -179,4 +190,4 @@ def _last_words(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("exit")]
     telling = [line for line in lines if line.startswith(("FAILED", "ERROR", "error", "fatal", "E "))]
     said = (telling or lines)[-1:]
-    return f": {said[0][:200]}" if said else ""
+    return f": {said[0][:160]}" if said else ""
