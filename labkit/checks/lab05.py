@@ -9,7 +9,7 @@ from labkit.addons.pipeline import Pipeline, Run
 from labkit.addons.pipeline.audit import leaks
 from labkit.checks.core import Finding, expect
 from labkit.checks.registry import define
-from labkit.checks.shop import PIPELINE_ACCOUNT, SERVICES, image_of, may, products, rolled_out
+from labkit.checks.shop import PIPELINE_ACCOUNT, image_of, may, products, rolled_out
 from labkit.cluster import Cluster
 from labkit.labs.visit import VisitError, get
 
@@ -34,17 +34,6 @@ def git_server(cluster: Cluster, git: GitServer) -> Iterator[Finding]:
         yield expect(False, "it answers", error.message)
         return
     yield expect(code == 401, "who gives no password is refused", f"it answered with HTTP {code}")
-
-
-@define("05-shop-runs", "The shop runs", deadline_s=90)
-def shop_runs(cluster: Cluster) -> Iterator[Finding]:
-    """Four Deployments are complete, and the page offers products."""
-    for name in SERVICES:
-        yield from rolled_out(cluster, name)
-    offered = products(cluster)
-    yield expect(
-        isinstance(offered, list) and len(offered) > 0, "the page offers products", f"it says: {offered}"
-    )
 
 
 @define("05-runner-ready", "The runner waits for pushes, and may do what it needs and no more", deadline_s=20)
@@ -97,18 +86,22 @@ def broken_stopped(
     yield expect(
         bool(image) and not image.endswith(tag), "the old version runs", f"the catalog's image is {image}"
     )
-    catalog = cluster.url("catalog", "shop")
-    try:
-        listed = {one["sku"]: one["price_cents"] for one in get(f"{catalog}/products").json["products"]}
-        single = get(f"{catalog}/products/mug").json["price_cents"]
-    except (VisitError, KeyError, ValueError) as error:
-        yield expect(False, "a mug has one price", str(error))
-        return
+    yield _one_price(cluster)
+
+
+@define("05-repaired", "The revert runs, and a mug has one price", deadline_s=60)
+def repaired(cluster: Cluster, git: GitServer, pipeline: Pipeline, shop: WorkingCopy) -> Iterator[Finding]:
+    """The last commit is the revert; its run succeeded; its tag is in shop-deploy and in the pods; prices agree."""
+    subject = shop.run("log", "-1", "--format=%s").strip()
+    yield expect(subject.startswith("Revert"), "the last commit takes another one back", f"it is “{subject}”")
+    run = _run_of(pipeline, shop)
     yield expect(
-        listed.get("mug") == single,
-        "a mug has one price",
-        f"the list says {listed.get('mug')}, its page {single}",
+        run is not None and run.ok, "its run succeeded", str(run) if run else "there is no run of it"
     )
+    tag = shop.head()[:7]
+    yield expect(tag in _released(git), f"shop-deploy says {tag}", "the catalog's tag there is another one")
+    yield from rolled_out(cluster, "catalog", tag)
+    yield _one_price(cluster)
 
 
 @define("05-workflow-refused", "The workflow was refused, with its place", deadline_s=10)
@@ -144,6 +137,18 @@ def no_leaks(cluster: Cluster, git: GitServer, pipeline: Pipeline) -> Iterator[F
     yield expect(state == "absent", "the runner has ended, and its secrets with it", f"it is {state}")
     for place, found in leaks(cluster, git, pipeline).items():
         yield expect(not found, f"no password in {place}", f"found in: {', '.join(found[:5])}")
+
+
+def _one_price(cluster: Cluster) -> Finding:
+    """Whether the list of products and the product's own page agree."""
+    catalog = cluster.url("catalog", "shop")
+    try:
+        listed = {one["sku"]: one["price_cents"] for one in get(f"{catalog}/products").json["products"]}
+        single = get(f"{catalog}/products/mug").json["price_cents"]
+    except (VisitError, KeyError, ValueError) as error:
+        return expect(False, "a mug has one price", str(error))
+    said = f"the list says {listed.get('mug')}, its page {single}"
+    return expect(listed.get("mug") == single, "a mug has one price", said)
 
 
 def _pushed(git: GitServer, shop: WorkingCopy) -> Iterator[Finding]:
