@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where a project publishes a program.
+
+    Attributes:
+        url: the folder, without a slash at the end.
+        file: name of the program or of an archive with it; {machine} is x86_64 or arm64, {arch} amd64 …
+        checksums: name of the list of SHA-256 sums beside it.
+    """
+
+    url: str
+    file: str
+    checksums: str
 
 
 @dataclass(frozen=True)
@@ -18,12 +33,14 @@ class Program:
         module: folder of embedded/ with the go.mod that pins its version.
         go: oldest Go that compiles it, "" for `go_minimum`.
         ldflags: for the linker, beside -s -w; None for those that say the version of Kubernetes.
+        release: where it is published and can be downloaded, which is tried first; None for nowhere.
     """
 
     package: str
     module: str = "."
     go: str = ""
     ldflags: str | None = None
+    release: Release | None = None
 
 
 @dataclass(frozen=True)
@@ -33,14 +50,24 @@ class UpstreamImage:
     Attributes:
         program: its name in `Versions.programs`.
         path: where the image has it; its entrypoint.
+        entrypoint: of the image; None for `path`. Empty where the manifests' arguments begin with a program.
         links: other paths that lead to it.
         env: NAME=value of the image.
+        installed: name of a program that is taken in its place where this machine has it; embedded only.
+        others: path → name of another program that the image has.
+        user: number of the user that its processes are, "" for root.
+        files: path → "MODULE//FILE", a file of the Go module of that path, as the program's go.mod pins it.
     """
 
     program: str
     path: str
+    entrypoint: tuple[str, ...] | None = None
     links: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    user: str = ""
+    installed: str = ""
+    others: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,15 +147,29 @@ def versions() -> Versions:
         kubectl_minors=(raw["kubectl"]["minimum_minor"], raw["kubectl"]["maximum_minor"]),
         release_url=raw["release"]["url"],
         kind=KindVersions(**raw["kind"]),
-        programs={name: Program(**entry) for name, entry in raw["programs"].items()},
+        programs={name: _program(entry) for name, entry in raw["programs"].items()},
         images={name: _image(entry) for name, entry in raw["images"].items()},
         cloudflared=Cloudflared(**raw["cloudflared"]),
     )
 
 
+def _program(entry: dict[str, Any]) -> Program:
+    release = Release(**entry["release"]) if "release" in entry else None
+    return Program(**{**entry, "release": release})
+
+
 def _image(entry: dict[str, Any]) -> UpstreamImage:
-    lists = {key: tuple(entry.get(key, ())) for key in ("links", "env")}
-    return UpstreamImage(entry["program"], entry["path"], **lists)
+    return UpstreamImage(
+        program=entry["program"],
+        path=entry["path"],
+        entrypoint=tuple(entry["entrypoint"]) if "entrypoint" in entry else None,
+        links=tuple(entry.get("links", ())),
+        env=tuple(entry.get("env", ())),
+        user=entry.get("user", ""),
+        installed=entry.get("installed", ""),
+        others=dict(entry.get("others", {})),
+        files=dict(entry.get("files", {})),
+    )
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

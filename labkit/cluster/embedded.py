@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit.acquire import Binaries, cached, programs
+from labkit.acquire import Binaries, cached
 from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port
 from labkit.cluster.base import (
@@ -22,7 +22,6 @@ from labkit.cluster.base import (
     ComponentStatus,
     NodeInfo,
     check_options,
-    upstream_image,
 )
 from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, last_lines
 from labkit.cluster.components import PORTS, log_file
@@ -110,13 +109,11 @@ class EmbeddedCluster(Cluster):
         return build(path, tag, build_args=build_args)
 
     def provide_image(self, name: str, listener: Listener = silent) -> None:
-        """Make a bundle of the image's program, unless the store has it."""
-        from labkit.images import ImageStore, from_program
+        """Make a bundle of the image's program."""
+        from labkit.cluster.upstream import make_bundle
 
-        made = upstream_image(name)
         with phase("image", listener, name) as step:
-            program = programs([made.program], step.tell)[made.program]
-            from_program(name, program, made.path, links=made.links, env=made.env, store=ImageStore())
+            make_bundle(name, step.tell)
             step.tell(name)
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:

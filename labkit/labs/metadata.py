@@ -44,6 +44,8 @@ SCHEMA: dict[str, Any] = {
                 p: {"oneOf": [{"const": True}, {"type": "string", "minLength": 10}]} for p in PROVIDERS
             },
         },
+        "programs": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "images": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
         "plan_minutes": {"type": "integer", "minimum": 1, "maximum": 180},
         "measured_s": {
             "type": "object",
@@ -70,6 +72,7 @@ class Lab:
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
         alone: its figures are measurements, which another lab on the machine at the same time would spoil.
+        programs, images: of versions.toml, which the runner gets before the first lab.
     """
 
     path: Path
@@ -83,6 +86,8 @@ class Lab:
     limit_s: int
     cell_limit_s: int
     alone: bool = False
+    programs: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -157,6 +162,8 @@ def load_lab(path: Path) -> Lab:
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
         alone=raw.get("alone", False),
+        programs=tuple(raw.get("programs", ())),
+        images=tuple(raw.get("images", ())),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.deliveries import delivery_figure, pipeline_figure
 from labkit.plots.memory import memory_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.outages import outage_figure
@@ -20,6 +21,7 @@ from labkit.plots.why import Held, holds
 __all__ = [
     "Held",
     "address_pool_figure",
+    "delivery_figure",
     "fail_over_figure",
     "holds",
     "hpa_figure",
@@ -28,6 +30,7 @@ __all__ = [
     "node_timeline",
     "outage_figure",
     "phases_figure",
+    "pipeline_figure",
     "reconnect_figure",
     "requests_per_pod",
     "rollout_figure",
