@@ -60,7 +60,7 @@ def parts() -> list[Part]:
             1500,
             labs_junit,
         ),
-        pytest_part("kind", "tests/kind", "tests/parity", limit_s=3000),
+        pytest_part("kind", "-o", "junit_family=xunit1", "tests/kind", "tests/parity", limit_s=3000),
         pytest_part("notebooks", "tests/notebooks", limit_s=600),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
