@@ -72,7 +72,7 @@ def run(
     if record_times:
         for one in done.labs:
             if one.state == "passed":
-                record(one, speed)
+                record(one, speed, provider)
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=2))
     typer.echo(f"\n{done.headline()}\nReport: {_nice(report / 'index.html')}", err=as_json)

@@ -52,6 +52,19 @@ SCHEMA: dict[str, Any] = {
             "additionalProperties": False,
             "properties": {s: {"type": "number", "exclusiveMinimum": 0} for s in SPEEDS},
         },
+        "measured_on": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                p: {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {s: {"type": "number", "exclusiveMinimum": 0} for s in SPEEDS},
+                }
+                for p in PROVIDERS
+                if p != "embedded"
+            },
+        },
         "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
         "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
         "alone": {"type": "boolean"},

@@ -269,6 +269,9 @@ def test_recorded_time_is_shown_to_the_student(tmp_path):
     again = load_lab(lab.path)
     assert again.measured_s["class"] == pytest.approx(run.seconds, abs=0.1)
     assert shown_line(nbformat.read(lab.path, as_version=4)) == time_line(again)
+    record(run, "ci", "kind")
+    assert load_lab(lab.path) == again
+    assert set(nbformat.read(lab.path, as_version=4).metadata["labkit"]["measured_on"]["kind"]) == {"ci"}
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,6 @@ IMAGE = "parity/hello:v1"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "behaviour(title, answers): a row of docs/parity.md")
-
-
 @pytest.fixture(scope="session", params=os.environ.get("LABKIT_PARITY", " ".join(PROVIDERS)).split())
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster of two workers; a node that is gone is noticed soon, and its pods leave soon."""
@@ -77,3 +73,10 @@ def answer(request: pytest.FixtureRequest, cluster: Cluster, record_property: ob
     for name, value in (("behaviour", title), ("provider", cluster.provider), ("answer", str(expected))):
         record(name, value)
     return expected
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a provider waits for its cluster too."""
+    for item in items:
+        if "tests/parity" in str(item.path):
+            item.add_marker(pytest.mark.timeout(1200))

@@ -136,8 +136,11 @@ def test_init_containers(space: Namespace) -> None:
 @behaviour("A pod that ends gets SIGTERM, and the time it asks for")
 def test_graceful_end(space: Namespace) -> None:
     program = (
-        "import signal, time\n"
-        "print('up', flush=True); signal.sigwait([signal.SIGTERM]); time.sleep(2); print('in good order', flush=True)"
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(2); print('in good order', flush=True); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end); print('up', flush=True)\n"
+        "while True: time.sleep(0.1)"
     )
     space.apply(python_pod("polite", program, terminationGracePeriodSeconds=20))
     space.ready("polite")
