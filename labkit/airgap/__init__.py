@@ -8,7 +8,7 @@ airgap.ensure_image("quay.io/metallb/speaker:v0.16.2", listener)   # Docker has 
 from __future__ import annotations
 
 from labkit.airgap.build import build, ensure_image, node_image
-from labkit.airgap.catalogue import Catalogue, Spec, catalogue
+from labkit.airgap.specs import Catalogue, Spec, catalogue
 from labkit.airgap.listing import Row, rows
 from labkit.airgap.pack import Packed, contents, load, save
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labkit import acquire
 from labkit.airgap import machine
-from labkit.airgap.catalogue import NODE, REPOSITORY, Catalogue, Spec, catalogue
+from labkit.airgap.specs import NODE, REPOSITORY, Catalogue, Spec, catalogue
 from labkit.airgap.context import Context, add_programs, dockerfile
 from labkit.airgap.docker import KEY, OWN, Docker
 from labkit.airgap.node import add_node

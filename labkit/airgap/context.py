@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from labkit.airgap.catalogue import Spec
+from labkit.airgap.specs import Spec
 
 
 @dataclass

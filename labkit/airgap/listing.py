@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labkit.airgap.build import Builder
-from labkit.airgap.catalogue import catalogue
+from labkit.airgap.specs import catalogue
 from labkit.airgap.docker import KEY, OWN, Docker
 from labkit.phases import silent
 

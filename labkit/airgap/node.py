@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from labkit.acquire import module_folder
-from labkit.airgap.catalogue import Catalogue, Spec
+from labkit.airgap.specs import Catalogue, Spec
 from labkit.airgap.context import Context
 from labkit.errors import AcquireError
 from labkit.versions import versions

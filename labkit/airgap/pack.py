@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from labkit.acquire.sources import target
 from labkit.airgap.build import Builder
-from labkit.airgap.catalogue import catalogue
+from labkit.airgap.specs import catalogue
 from labkit.airgap.docker import Docker
 from labkit.errors import ConfigError, ImageError, MachineError
 from labkit.phases import Listener, phase

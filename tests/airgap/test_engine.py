@@ -9,13 +9,14 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labkit import airgap
-from labkit.airgap.catalogue import catalogue
 from labkit.airgap.docker import OWN
+from labkit.airgap.specs import catalogue
 from labkit.errors import AcquireError, ImageError
 from labkit.phases import Phase, silent
 from labkit.versions import versions
@@ -52,6 +53,7 @@ def recipe(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     folder, name = tmp_path / "airgap", f"{own}.example/upstream:v1"
     (folder / own).mkdir(parents=True)
     monkeypatch.setenv("LABKIT_AIRGAP", str(folder))
+    monkeypatch.setattr("labkit.airgap.specs.versions", lambda: replace(versions(), images={}))
 
     def make(instructions: str) -> str:
         (folder / own / "Dockerfile").write_text(f"FROM {base}\n{instructions}")

@@ -16,10 +16,10 @@ from typing import IO, Any
 import pytest
 
 from labkit.airgap import machine, pack, rootfs
-from labkit.airgap.catalogue import Catalogue, Spec, catalogue, parse
 from labkit.airgap.context import Context, add_programs, dockerfile
 from labkit.airgap.docker import KEY, OWN, Docker, build_fault, fault
 from labkit.airgap.node import check, storage_manifest
+from labkit.airgap.specs import Catalogue, Spec, catalogue, parse
 from labkit.errors import AcquireError, ConfigError, ImageError, LabkitError, MachineError
 from labkit.phases import Phase, silent
 from labkit.versions import UpstreamImage, versions
