@@ -237,6 +237,17 @@ class Cluster(ABC):
         return any(is_true(pod, "Ready") for pod in pods)
 
     @abstractmethod
+    def load_balancer_range(self) -> tuple[str, str]:
+        """First and last address that a load balancer may give to Services of this cluster.
+
+        Nothing else of the cluster or of this machine uses them, and this machine reaches them where it has a
+        route to them at all (see `url`).
+
+        Raises:
+            ClusterError: the provider has no such range, or the cluster does not exist.
+        """
+
+    @abstractmethod
     def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
         """Host and port at which this process reaches a Service's port."""
 

@@ -186,6 +186,11 @@ class EmbeddedCluster(Cluster):
             )
         return address, served_port(address, port)
 
+    def load_balancer_range(self) -> tuple[str, str]:
+        """127.240.SLOT.1 to 127.240.SLOT.254."""
+        pool = Slot(self._state().slot).load_balancer_cidr
+        return str(pool[1]), str(pool[254])
+
     def add_worker(
         self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
         labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,

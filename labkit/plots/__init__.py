@@ -6,6 +6,7 @@ plots.hpa_figure(recording, result, kube.get("HorizontalPodAutoscaler", "pricing
 
 from __future__ import annotations
 
+from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
@@ -15,6 +16,8 @@ from labkit.plots.why import Held, holds
 
 __all__ = [
     "Held",
+    "address_pool_figure",
+    "fail_over_figure",
     "holds",
     "hpa_figure",
     "join_figure",

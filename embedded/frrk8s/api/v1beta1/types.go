@@ -136,9 +136,12 @@ func (in *FRRConfigurationSpec) DeepCopy() *FRRConfigurationSpec {
 		return nil
 	}
 	out := new(FRRConfigurationSpec)
-	roundTrip(in, out)
+	in.DeepCopyInto(out)
 	return out
 }
+
+// DeepCopyInto copies by way of JSON.
+func (in *FRRConfigurationSpec) DeepCopyInto(out *FRRConfigurationSpec) { roundTrip(in, out) }
 
 func roundTrip(from, to any) {
 	raw, err := json.Marshal(from)
