@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -33,14 +33,22 @@ class UpstreamImage:
     Attributes:
         program: its name in `Versions.programs`.
         path: where the image has it; its entrypoint.
+        entrypoint: of the image; None for `path`. Empty where the manifests' arguments begin with a program.
         links: other paths that lead to it.
         env: NAME=value of the image.
+        others: path → name of another program that the image has.
+        user: number of the user that its processes are, "" for root.
+        files: path → "MODULE//FILE", a file of the Go module of that path, as the program's go.mod pins it.
     """
 
     program: str
     path: str
+    entrypoint: tuple[str, ...] | None = None
     links: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    user: str = ""
+    others: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,9 @@ def versions() -> Versions:
 
 def _image(entry: dict[str, Any]) -> UpstreamImage:
     lists = {key: tuple(entry.get(key, ())) for key in ("links", "env")}
-    return UpstreamImage(entry["program"], entry["path"], **lists)
+    tables = {key: dict(entry.get(key, {})) for key in ("others", "files")}
+    entrypoint = tuple(entry["entrypoint"]) if "entrypoint" in entry else None
+    return UpstreamImage(entry["program"], entry["path"], entrypoint, user=entry.get("user", ""), **lists, **tables)
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

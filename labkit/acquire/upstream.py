@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import tempfile
 from collections import defaultdict
@@ -47,12 +48,21 @@ def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction:
 
 
 def module_key(module: str) -> str:
-    """Digest of what pins the versions of a module's programs, and of how they are compiled."""
+    """Digest of what pins the versions of a module's programs, and of how they are compiled.
+
+    Of a module inside embedded/ it is also of its sources; those of embedded itself are of no upstream program.
+    """
     folder = sources() / module
     digest = hashlib.sha256(repr((FLAGS, link_flags(), target())).encode())
-    for file in ("go.mod", "go.sum"):
-        digest.update((folder / file).read_bytes())
+    own = [] if module == "." else sorted(folder.rglob("*.go"))
+    for file in (folder / "go.mod", folder / "go.sum", *own):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def binary_name(package: str) -> str:
+    """How Go names the program of a main package: by its last part that is no major version."""
+    return re.sub(r"/v[0-9]+$", "", package).rsplit("/", 1)[-1]
 
 
 def _file(name: str, entry: Program) -> Path:
@@ -79,7 +89,7 @@ def _compile(names: list[str], progress: Progress) -> None:
             build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags)
             for name in missing:
                 entry = known[name]
-                made = Path(scratch) / entry.package.rsplit("/", 1)[-1]
+                made = Path(scratch) / binary_name(entry.package)
                 home = _file(name, entry).parent
                 shutil.rmtree(home, ignore_errors=True)
                 home.mkdir(mode=0o700)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit.acquire import Binaries, cached, programs
+from labkit.acquire import Binaries, cached, module_folder, programs
 from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port
 from labkit.cluster.base import (
@@ -110,8 +110,16 @@ class EmbeddedCluster(Cluster):
 
         made = upstream_image(name)
         with phase("image", listener, name) as step:
-            program = programs([made.program], step.tell)[made.program]
-            from_program(name, program, made.path, links=made.links, env=made.env, store=ImageStore())
+            found = programs([made.program, *made.others.values()], step.tell)
+            others = {path: found[other] for path, other in made.others.items()}
+            pinned_by = versions().programs[made.program].module
+            for path, source in made.files.items():
+                module, _, file = source.partition("//")
+                others[path] = module_folder(module, pinned_by) / file
+            from_program(
+                name, found[made.program], made.path, entrypoint=made.entrypoint, links=made.links, env=made.env, user=made.user,
+                others=others, store=ImageStore(),
+            )  # fmt: skip
             step.tell(name)
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
