@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.gameday import budget_figure, efficiency_figure, shift_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
 from labkit.plots.rollouts import requests_per_pod, rollout_figure
@@ -17,6 +18,8 @@ from labkit.plots.why import Held, holds
 __all__ = [
     "Held",
     "address_pool_figure",
+    "budget_figure",
+    "efficiency_figure",
     "fail_over_figure",
     "holds",
     "hpa_figure",
@@ -26,4 +29,5 @@ __all__ = [
     "requests_per_pod",
     "rollout_figure",
     "scalability_figure",
+    "shift_figure",
 ]
