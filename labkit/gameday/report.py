@@ -120,9 +120,7 @@ class Report:
     def headline(self) -> str:
         """The shift in one line."""
         over = int((self.outcomes["state"] == "recovered").sum())
-        return (
-            f"{over} of {len(self.outcomes)} incidents repaired, {self.level.percent:.1f} % of requests good"
-        )
+        return f"{over} of {len(self.outcomes)} incidents over, {self.level.percent:.1f} % of requests good"
 
     def page(self) -> str:
         """The report as HTML; figures are in it."""

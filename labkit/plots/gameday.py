@@ -235,6 +235,7 @@ def budget_figure(
             va="center",
             fontsize=9,
             color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axis.axvline(budget, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axis.annotate(

@@ -486,4 +486,4 @@ def test_an_incident_nobody_repaired_is_said_to_be_open() -> None:
     table.loc[1, ["state", "recovered_s", "recover_s"]] = ["detected", NAN, NAN]
     changed = Report(**{**made.__dict__, "outcomes": table})
     assert "not over" in changed.page() and changed.times["repaired by"].iloc[1] == "nobody"
-    assert changed.headline().startswith("4 of 5 incidents repaired")
+    assert changed.headline().startswith("4 of 5 incidents over")
