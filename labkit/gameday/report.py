@@ -197,9 +197,17 @@ class Report:
         if row["state"] != "recovered":
             return "nobody"
         story = self.stories[int(row["number"])]
+        if row["kind"] == "load-surge" and not self._scaled(row["struck_s"], row["recovered_s"]):
+            return "nobody: it ended"
         if story.healer != "you":
             return story.healer
         return self.by if self.by == "you" or not pd.isna(row["acted_s"]) else "itself"
+
+    def _scaled(self, begin_s: float, end_s: float) -> bool:
+        """Whether more replicas became ready within a time."""
+        frame = self.efficiency.frame
+        ready = frame.loc[frame["t_seconds"].between(begin_s, end_s), "ready"]
+        return len(ready) > 0 and bool(ready.max() > ready.iloc[0])
 
     def _rows(self) -> list[dict[str, Any]]:
         rows: list[dict[Any, Any]] = self.outcomes.to_dict("records")

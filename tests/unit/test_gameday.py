@@ -487,3 +487,13 @@ def test_an_incident_nobody_repaired_is_said_to_be_open() -> None:
     changed = Report(**{**made.__dict__, "outcomes": table})
     assert "not over" in changed.page() and changed.times["repaired by"].iloc[1] == "nobody"
     assert changed.headline().startswith("4 of 5 incidents over")
+
+
+def test_an_autoscaler_that_did_nothing_gets_no_credit() -> None:
+    made = report()
+    table = made.outcomes.assign(kind="load-surge", struck_s=50.0, recovered_s=70.0)
+    scaled, idle = (
+        Report(**{**made.__dict__, "outcomes": table.assign(recovered_s=end)}) for end in (70.0, 55.0)
+    )
+    assert scaled.times["repaired by"].tolist() == ["you"] * 5
+    assert idle.times["repaired by"].tolist() == ["nobody: it ended"] * 5
