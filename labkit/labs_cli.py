@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -66,6 +67,7 @@ def run(
         # Minutes at the first time, which no lab's time limit is made for.
         with shown(sys.stderr if as_json else sys.stdout) as told:
             provider_class(provider).prepare(told)
+            _get_programs([lab for lab in chosen if not lab.skip_reason(provider)], provider, told)
     done: Run = run_labs(chosen, options, ClusterSite(cluster, provider), listener(err=as_json))
     if record_times:
         for one in done.labs:
@@ -75,6 +77,22 @@ def run(
         typer.echo(json.dumps(done.as_dict(), indent=2))
     typer.echo(f"\n{done.headline()}\nReport: {_nice(report / 'index.html')}", err=as_json)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _get_programs(labs: Sequence[Lab], provider: str, told: Any) -> None:
+    """What the labs run beside the cluster; on the embedded provider images are made of programs, too."""
+    from labkit.acquire import programs
+    from labkit.cluster.base import upstream_image
+    from labkit.cluster.phases import phase
+
+    wanted = {name for lab in labs for name in lab.programs}
+    if provider == "embedded":
+        made = [upstream_image(image) for lab in labs for image in lab.images]
+        wanted |= {name for one in made for name in (one.program, *one.others.values())}
+    if wanted:
+        with phase("programs", told, ", ".join(sorted(wanted))) as step:
+            programs(sorted(wanted), step.tell)
+            step.tell(", ".join(sorted(wanted)))
 
 
 def listener(*, err: bool) -> Any:

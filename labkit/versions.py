@@ -10,6 +10,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Release:
+    """Where a project publishes a program.
+
+    Attributes:
+        url: the folder, without a slash at the end.
+        file: name of the program or of an archive with it; {machine} is x86_64 or arm64, {arch} amd64 …
+        checksums: name of the list of SHA-256 sums beside it.
+    """
+
+    url: str
+    file: str
+    checksums: str
+
+
+@dataclass(frozen=True)
 class Program:
     """An upstream program that can be compiled.
 
@@ -18,12 +33,14 @@ class Program:
         module: folder of embedded/ with the go.mod that pins its version.
         go: oldest Go that compiles it, "" for `go_minimum`.
         ldflags: for the linker, beside -s -w; None for those that say the version of Kubernetes.
+        release: where it is published and can be downloaded, which is tried first; None for nowhere.
     """
 
     package: str
     module: str = "."
     go: str = ""
     ldflags: str | None = None
+    release: Release | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class UpstreamImage:
         entrypoint: of the image; None for `path`. Empty where the manifests' arguments begin with a program.
         links: other paths that lead to it.
         env: NAME=value of the image.
+        installed: name of a program that is taken in its place where this machine has it; embedded only.
         others: path → name of another program that the image has.
         user: number of the user that its processes are, "" for root.
         files: path → "MODULE//FILE", a file of the Go module of that path, as the program's go.mod pins it.
@@ -47,6 +65,7 @@ class UpstreamImage:
     links: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     user: str = ""
+    installed: str = ""
     others: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -89,16 +108,28 @@ def versions() -> Versions:
         kubectl_package=raw["kubectl"]["package"],
         kubectl_minors=(raw["kubectl"]["minimum_minor"], raw["kubectl"]["maximum_minor"]),
         release_url=raw["release"]["url"],
-        programs={name: Program(**entry) for name, entry in raw["programs"].items()},
+        programs={name: _program(entry) for name, entry in raw["programs"].items()},
         images={name: _image(entry) for name, entry in raw["images"].items()},
     )
 
 
+def _program(entry: dict[str, Any]) -> Program:
+    release = Release(**entry["release"]) if "release" in entry else None
+    return Program(**{**entry, "release": release})
+
+
 def _image(entry: dict[str, Any]) -> UpstreamImage:
-    lists = {key: tuple(entry.get(key, ())) for key in ("links", "env")}
-    tables = {key: dict(entry.get(key, {})) for key in ("others", "files")}
-    entrypoint = tuple(entry["entrypoint"]) if "entrypoint" in entry else None
-    return UpstreamImage(entry["program"], entry["path"], entrypoint, user=entry.get("user", ""), **lists, **tables)
+    return UpstreamImage(
+        program=entry["program"],
+        path=entry["path"],
+        entrypoint=tuple(entry["entrypoint"]) if "entrypoint" in entry else None,
+        links=tuple(entry.get("links", ())),
+        env=tuple(entry.get("env", ())),
+        user=entry.get("user", ""),
+        installed=entry.get("installed", ""),
+        others=dict(entry.get("others", {})),
+        files=dict(entry.get("files", {})),
+    )
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

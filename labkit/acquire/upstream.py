@@ -1,4 +1,4 @@
-"""Upstream programs beside the cluster's own two: compiled once per pinned version, kept in the cache."""
+"""Upstream programs beside the cluster's own two: downloaded or compiled once per version, and kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.acquire.build import Progress, build
+from labkit.acquire.published import published
 from labkit.acquire.sources import FLAGS, link_flags, sources, target
 from labkit.errors import AcquireError
 from labkit.tools import cache_dir, go
@@ -19,7 +20,7 @@ from labkit.versions import Program, versions
 
 
 def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction: None) -> dict[str, Path]:
-    """Programs of versions.toml, compiled for this machine where the cache has not got them.
+    """Programs of versions.toml: from the cache, as their project publishes them, or compiled.
 
     Those of one Go module are compiled together, so that what they share is compiled once.
 
@@ -43,14 +44,14 @@ def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction:
         if not _file(name, entry).is_file():
             groups[entry.module, entry.go, entry.ldflags].append(name)
     for group in groups.values():
-        _compile(group, progress)
+        _make(group, progress)
     return {name: _file(name, known[name]) for name in names}
 
 
 def module_key(module: str) -> str:
     """Digest of what pins the versions of a module's programs, and of how they are compiled.
 
-    Of a module inside embedded/ it is also of its sources; those of embedded itself are of no upstream program.
+    Of a module inside embedded/ it is also of its sources; those of embedded itself are in none of these.
     """
     folder = sources() / module
     digest = hashlib.sha256(repr((FLAGS, link_flags(), target())).encode())
@@ -70,28 +71,41 @@ def _file(name: str, entry: Program) -> Path:
     return cache_dir() / "programs" / described / name
 
 
-def _compile(names: list[str], progress: Progress) -> None:
-    """Compile programs of one module; each appears in the cache whole or not at all."""
+def _make(names: list[str], progress: Progress) -> None:
+    """Download or compile programs of one module; each appears in the cache whole or not at all."""
     known = versions().programs
-    first = known[names[0]]
     root = cache_dir() / "programs"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (root / f"lock-{first.module.replace('.', 'embedded')}").open("w") as lock:
+    module = known[names[0]].module.replace(".", "embedded")
+    with (root / f"lock-{module}").open("w") as lock:
         progress("waiting for another build", None)
         fcntl.flock(lock, fcntl.LOCK_EX)
         missing = [name for name in names if not _file(name, known[name]).is_file()]
-        if not missing:
-            return
-        toolchain = go(lambda text: progress(text, None), first.go)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".tmp-") as scratch:
-            packages = [known[name].package for name in missing]
-            flags = None if first.ldflags is None else f"-s -w {first.ldflags}".strip()
-            build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags)
-            for name in missing:
-                entry = known[name]
-                made = Path(scratch) / binary_name(entry.package)
-                home = _file(name, entry).parent
-                shutil.rmtree(home, ignore_errors=True)
-                home.mkdir(mode=0o700)
-                made.chmod(0o755)
-                made.rename(home / name)
+        missing = [name for name in missing if not _downloaded(name, known[name], progress)]
+        if missing:
+            _compile(missing, root, progress)
+
+
+def _downloaded(name: str, entry: Program, progress: Progress) -> bool:
+    if entry.release is None:
+        return False
+    file = _file(name, entry)
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    return published(name, entry.release, file, progress)
+
+
+def _compile(names: list[str], root: Path, progress: Progress) -> None:
+    known = versions().programs
+    first = known[names[0]]
+    toolchain = go(lambda text: progress(text, None), first.go)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".tmp-") as scratch:
+        packages = [known[name].package for name in names]
+        flags = None if first.ldflags is None else f"-s -w {first.ldflags}".strip()
+        build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags)
+        for name in names:
+            made = Path(scratch) / binary_name(known[name].package)
+            home = _file(name, known[name]).parent
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir(mode=0o700)
+            made.chmod(0o755)
+            made.rename(home / name)

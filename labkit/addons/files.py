@@ -19,7 +19,8 @@ def checkout(*parts: str) -> Path:
     path = _ROOT.joinpath(*parts)
     if not path.exists():
         raise ConfigError(
-            f"{Path(*parts)} is not in {_ROOT}.", "Labs need a checkout of labkit's repository, not only its wheel."
+            f"{Path(*parts)} is not in {_ROOT}.",
+            "Labs need a checkout of labkit's repository, not only its wheel.",
         )
     return path
 

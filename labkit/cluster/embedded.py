@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit.acquire import Binaries, cached, module_folder, programs
+from labkit.acquire import Binaries, cached
 from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port
 from labkit.cluster.base import (
@@ -22,7 +22,6 @@ from labkit.cluster.base import (
     ComponentStatus,
     NodeInfo,
     check_options,
-    upstream_image,
 )
 from labkit.cluster.credentials import server_url
 from labkit.cluster.join import Join
@@ -105,21 +104,11 @@ class EmbeddedCluster(Cluster):
         return build(path, tag, build_args=build_args)
 
     def provide_image(self, name: str, listener: Listener = silent) -> None:
-        """Make a bundle of the image's program, unless the store has it."""
-        from labkit.images import ImageStore, from_program
+        """Make a bundle of the image's program."""
+        from labkit.cluster.upstream import make_bundle
 
-        made = upstream_image(name)
         with phase("image", listener, name) as step:
-            found = programs([made.program, *made.others.values()], step.tell)
-            others = {path: found[other] for path, other in made.others.items()}
-            pinned_by = versions().programs[made.program].module
-            for path, source in made.files.items():
-                module, _, file = source.partition("//")
-                others[path] = module_folder(module, pinned_by) / file
-            from_program(
-                name, found[made.program], made.path, entrypoint=made.entrypoint, links=made.links, env=made.env, user=made.user,
-                others=others, store=ImageStore(),
-            )  # fmt: skip
+            make_bundle(name, step.tell)
             step.tell(name)
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:

@@ -58,7 +58,8 @@ def from_program(
             config = {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "env": list(env),
-                "entrypoint": [path] if entrypoint is None else list(entrypoint), "cmd": [], "workdir": "/", "user": user,
+                "entrypoint": [path] if entrypoint is None else list(entrypoint),
+                "cmd": [], "workdir": "/", "user": user,
                 "exposed_ports": [], "labels": {}, "path_prepend": [], "layers": [], "python": "",
                 "notes": [], "size_bytes": tree_bytes(rootfs),
             }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
+from labkit.plots.deliveries import delivery_figure, pipeline_figure
 from labkit.plots.gameday import budget_figure, efficiency_figure, shift_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.phases import phases_figure
@@ -19,6 +20,7 @@ __all__ = [
     "Held",
     "address_pool_figure",
     "budget_figure",
+    "delivery_figure",
     "efficiency_figure",
     "fail_over_figure",
     "holds",
@@ -26,6 +28,7 @@ __all__ = [
     "join_figure",
     "node_timeline",
     "phases_figure",
+    "pipeline_figure",
     "requests_per_pod",
     "rollout_figure",
     "scalability_figure",

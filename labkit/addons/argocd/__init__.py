@@ -11,7 +11,7 @@ shop.wait(revision)
 from __future__ import annotations
 
 from labkit.addons.argocd.application import Application, AppStatus
-from labkit.addons.argocd.delivery import Delivery, deliveries_frame
+from labkit.addons.argocd.delivery import Delivery, chain, deliveries_frame
 from labkit.addons.argocd.install import ArgoCD
 
-__all__ = ["AppStatus", "Application", "ArgoCD", "Delivery", "deliveries_frame"]
+__all__ = ["AppStatus", "Application", "ArgoCD", "Delivery", "chain", "deliveries_frame"]

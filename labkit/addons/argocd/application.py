@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from labkit.addons.argocd.delivery import Delivery
 from labkit.errors import KubeError, WaitTimeout
 from labkit.kube import Kube, NotFound, Object, dig
 
 NAMESPACE = "argocd"
 REFRESH = "argocd.argoproj.io/refresh"
-_POLL_S = 0.15
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,19 @@ class Application:
                 raise WaitTimeout(f"{self.name} is not {wanted} after {timeout_s:g} s: {now}", self.explain())
             time.sleep(_POLL_S)
 
-    def wait_for(self, *, health: str = "", sync: str = "", revision: str = "", timeout_s: float = 120.0) -> AppStatus:
+    def wait_for(
+        self,
+        *,
+        health: str = "",
+        sync: str = "",
+        phase: str = "",
+        revision: str = "",
+        timeout_s: float = 120.0,
+    ) -> AppStatus:
         """Wait until it says of itself what is asked for, such as health="Degraded".
+
+        Args:
+            phase: of the last sync; with a revision, of the sync of that commit.
 
         Raises:
             WaitTimeout: it does not.
@@ -107,13 +119,60 @@ class Application:
         begin = time.monotonic()
         while True:
             now = self.status()
-            asked = ((health, now.health), (sync, now.sync), (revision, now.revision))
-            if all(want in ("", have) for want, have in asked):
+            asked = ((health, now.health), (sync, now.sync), (phase, now.phase), (revision, now.revision))
+            fresh = not (phase and revision) or now.synced == revision
+            if fresh and all(want in ("", have) for want, have in asked):
                 return now
             if time.monotonic() - begin > timeout_s:
-                wanted = " and ".join(filter(None, (sync, health, revision[:7])))
+                wanted = " and ".join(filter(None, (sync, health, phase, revision[:7])))
                 raise WaitTimeout(f"{self.name} is not {wanted} after {timeout_s:g} s: {now}", self.explain())
             time.sleep(_POLL_S)
+
+    def follow(
+        self,
+        revision: str,
+        *,
+        since: float,
+        label: str = "",
+        trigger: str = "polling",
+        timeout_s: float = 120.0,
+    ) -> Delivery:
+        """Watch a commit until everything of it runs.
+
+        Args:
+            since: `time.monotonic()` when it was pushed.
+            label: what it is, for figures.
+            trigger: "refresh" to tell Argo CD of it now, "polling" to let it find out.
+
+        Raises:
+            WaitTimeout: it does not run in time; the hint has what Argo CD says.
+        """
+        namespace = str(self.get()["spec"]["destination"]["namespace"])
+        if trigger == "refresh":
+            self.refresh()
+        seen = synced = None
+        while True:
+            now, t = self.status(), time.monotonic() - since
+            if now.revision == revision:
+                seen = t if seen is None else seen
+                synced = t if synced is None and now.sync == "Synced" else synced
+            if (
+                seen is not None
+                and synced is not None
+                and settled(now, revision)
+                and self._rolled_out(namespace)
+            ):
+                return Delivery(label or revision[:7], revision, trigger, seen, synced, t, since)
+            if t > timeout_s:
+                raise WaitTimeout(
+                    f"{revision[:7]} does not run {timeout_s:g} s after its push: {now}", self.explain()
+                )
+            time.sleep(_POLL_S)
+
+    def _rolled_out(self, namespace: str) -> bool:
+        """Argo CD's health is of its last look; whether the newest ReplicaSets are complete is asked here."""
+        names = [each["metadata"]["name"] for each in self._kube.list("Deployment", namespace=namespace)]
+        return not any(self._kube.rollout_status("Deployment", name, namespace=namespace) for name in names)
 
     def explain(self) -> str:
         """What keeps it from Synced and Healthy, as Argo CD says; "" where nothing does."""
@@ -132,7 +191,9 @@ class Application:
 def app_status(obj: Object) -> AppStatus:
     """The status of an Application object."""
     operation = dig(obj, "status.operationState", {})
-    conditions = [each["message"] for each in dig(obj, "status.conditions", []) if "Error" in each.get("type", "")]
+    conditions = [
+        each["message"] for each in dig(obj, "status.conditions", []) if "Error" in each.get("type", "")
+    ]
     failed = operation.get("phase") in ("Failed", "Error")
     said = [*conditions, *([operation.get("message", "")] if failed else [])]
     return AppStatus(

@@ -1,18 +1,19 @@
-"""From a push to running pods, as Argo CD delivers it: when it noticed, when it had applied, when all was Ready."""
+"""From a push to running pods: when Argo CD noticed, had applied, and when all was Ready."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from labkit.addons.argocd.application import Application, settled
-from labkit.errors import WaitTimeout
-from labkit.kube import Kube
+from labkit.addons.pipeline.run import Run
 
-_POLL_S = 0.1
+_STAGES = {
+    "test": "the commit's tests",
+    "image": "an image of it, published",
+    "deploy": "its tag into shop-deploy",
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Delivery:
         seen_s: Argo CD compares the cluster with this commit.
         synced_s: every object of it is applied.
         healthy_s: every Deployment is rolled out, and Argo CD says Healthy.
+        since: `time.monotonic()` of the push.
     """
 
     label: str
@@ -33,40 +35,17 @@ class Delivery:
     seen_s: float
     synced_s: float
     healthy_s: float
+    since: float = 0.0
 
 
-def follow(
-    kube: Kube,
-    app: Application,
-    revision: str,
-    *,
-    pushed_at: float,
-    label: str = "",
-    trigger: str = "polling",
-    timeout_s: float = 120.0,
-) -> Delivery:
-    """Watch a commit until everything of it runs.
+@dataclass(frozen=True)
+class Stage:
+    """A part of the whole chain, in seconds since the push that began it."""
 
-    Args:
-        pushed_at: `time.monotonic()` when it was pushed.
-
-    Raises:
-        WaitTimeout: it is not running in time; the hint has what Argo CD says.
-    """
-    namespace = str(app.get()["spec"]["destination"]["namespace"])
-    if trigger == "refresh":
-        app.refresh()
-    seen = synced = None
-    while True:
-        now, t = app.status(), time.monotonic() - pushed_at
-        if now.revision == revision:
-            seen = t if seen is None else seen
-            synced = t if synced is None and now.sync == "Synced" else synced
-        if synced is not None and settled(now, revision) and _rolled_out(kube, namespace):
-            return Delivery(label or revision[:7], revision, trigger, float(seen or 0), synced, t)
-        if t > timeout_s:
-            raise WaitTimeout(f"{revision[:7]} does not run {timeout_s:g} s after its push: {now}", app.explain())
-        time.sleep(_POLL_S)
+    name: str
+    text: str
+    begin_s: float
+    seconds: float
 
 
 def deliveries_frame(deliveries: Iterable[Delivery]) -> pd.DataFrame:
@@ -74,7 +53,26 @@ def deliveries_frame(deliveries: Iterable[Delivery]) -> pd.DataFrame:
     return pd.DataFrame([asdict(each) for each in deliveries])
 
 
-def _rolled_out(kube: Kube, namespace: str) -> bool:
-    """Argo CD's health is of its last look; whether the newest ReplicaSets are complete is asked here."""
-    names = [each["metadata"]["name"] for each in kube.list("Deployment", namespace=namespace)]
-    return not any(kube.rollout_status("Deployment", name, namespace=namespace) for name in names)
+def chain(run: Run, delivery: Delivery) -> list[Stage]:
+    """A run of the pipeline and the delivery of its release, as stages that `plots.phases_figure` draws.
+
+    The begin of the first is the push of the code, the end of the last is when its pods are Ready.
+    """
+    stages = []
+    first = run.steps[0].begin_s if run.steps else run.seconds
+    stages.append(Stage("runner", "hears of the push", 0.0, first))
+    for job in run.jobs:
+        steps = [step for step in run.steps if step.job == job]
+        end = steps[-1].begin_s + steps[-1].seconds
+        stages.append(Stage(job, _STAGES.get(job, ""), steps[0].begin_s, end - steps[0].begin_s))
+    released = delivery.since - run.began
+    ends = (
+        ("Argo CD", "looks at shop-deploy", delivery.seen_s),
+        ("sync", "everything is applied", delivery.synced_s),
+        ("rollout", "new pods Ready, old ones gone", delivery.healthy_s),
+    )
+    begin = 0.0
+    for name, text, end in ends:
+        stages.append(Stage(name, text, released + begin, max(0.0, end - begin)))
+        begin = max(begin, end)
+    return stages

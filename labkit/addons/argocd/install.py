@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
 from labkit.acquire import module_folder
 from labkit.addons.argocd.application import NAMESPACE, Application
 from labkit.addons.base import Addon, AddonStatus
 from labkit.addons.files import checkout
 from labkit.cluster.phases import Listener, phase
+from labkit.cluster.waiting import wait_for
 from labkit.errors import AcquireError
-from labkit.kube import Object, dig
+from labkit.kube import Object, dig, quantity
 from labkit.versions import versions
 
 GO_MODULE = "github.com/argoproj/argo-cd/v3"
@@ -55,7 +58,7 @@ class ArgoCD(Addon):
 
     @contextmanager
     def _manifests(self) -> Iterator[Path]:
-        """A folder with manifests/argocd and, beside it, what it changes: core-install.yaml of the pinned version."""
+        """A folder with manifests/argocd and what it changes: core-install.yaml of the pinned version."""
         published = module_folder(GO_MODULE, versions().programs[_PROGRAM].module)
         source = published / "manifests" / "core-install.yaml"
         if not source.is_file():
@@ -106,9 +109,33 @@ class ArgoCD(Addon):
             self.cluster.kubectl("delete", "-k", str(folder), "--ignore-not-found", "--wait=false")
         kube.wait("Namespace", NAMESPACE, "deleted", timeout_s=90)
 
+    def memory(self, timeout_s: float = 60.0) -> pd.DataFrame:
+        """What its programs use, as metrics-server has it; columns program, memory_mib, cpu_millicores.
+
+        Raises:
+            WaitTimeout: metrics-server has not measured all of them.
+        """
+        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/pods"
+        measured: list[Object] = []
+
+        def complete() -> bool:
+            measured[:] = self.cluster.kube.request("GET", path)["items"]
+            return len(measured) >= len(_WORKLOADS)
+
+        wait_for(complete, timeout_s, "metrics-server has measured Argo CD's pods", every_s=0.5)
+        rows = [
+            (each["name"], quantity(each["usage"]["memory"]) / 2**20, quantity(each["usage"]["cpu"]) * 1000)
+            for pod in measured
+            for each in pod["containers"]
+        ]
+        frame = pd.DataFrame(rows, columns=["program", "memory_mib", "cpu_millicores"])
+        return frame.round(0).sort_values("memory_mib", ascending=False, ignore_index=True)
+
     def add_repository(self, name: str, url: str, username: str, password: str) -> None:
         """Tell Argo CD a repository and how to log in there: a Secret with the label that it looks for."""
-        secret = _secret(f"repository-{name}", {"type": "git", "url": url, "username": username, "password": password})
+        secret = _secret(
+            f"repository-{name}", {"type": "git", "url": url, "username": username, "password": password}
+        )
         secret["metadata"]["labels"] = {"argocd.argoproj.io/secret-type": "repository"}
         self.cluster.kube.apply(secret)
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -59,7 +60,9 @@ class GitServer(Addon):
         with phase("git server", listener, "users, volume, Deployment and Service"):
             documents = checkout("manifests", "git", "git.yaml")
             if self.cluster.kube.find("Namespace", NAMESPACE) is None:
-                self.cluster.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+                self.cluster.kube.apply(
+                    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+                )
             self._make_users()
             self.cluster.kube.apply(documents)
 
@@ -126,7 +129,9 @@ class GitServer(Addon):
         """
         found = self._users().get(user)
         if not found:
-            raise GitError(f"The git server has no user {user!r}.", "`GitServer(cluster).install()` makes them.")
+            raise GitError(
+                f"The git server has no user {user!r}.", "`GitServer(cluster).install()` makes them."
+            )
         return found
 
     def clone(self, repository: str, *, user: str = STUDENT, folder: str | Path | None = None) -> WorkingCopy:
@@ -152,15 +157,43 @@ class GitServer(Addon):
             copy.pull()
         return copy
 
-    def seed(self, repository: str, source: Path, message: str) -> str:
-        """Fill a repository with a folder's files, where it has no commit yet; returns its first or its last commit."""
+    def seed(self, repository: str, sources: Mapping[str, Path], message: str) -> str:
+        """Fill a repository that has no commit yet.
+
+        Args:
+            sources: path in the repository → the folder or file whose content it gets; "." is its root.
+
+        Returns:
+            Its last commit, which is its first one where it was empty.
+        """
         copy = self.clone(repository)
         if not copy.head():
-            shutil.copytree(source, copy.path, dirs_exist_ok=True, ignore=_ignored)
+            for target, source in sources.items():
+                place = copy.path / target
+                if source.is_dir():
+                    shutil.copytree(source, place, dirs_exist_ok=True, ignore=_ignored)
+                else:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(source, place)
             copy.run("checkout", "--quiet", "-B", "main")
             copy.commit(message)
             copy.run("push", "--quiet", "--set-upstream", "origin", "main")
         return copy.head()
+
+    def seed_shop(self) -> None:
+        """The shop's sources in `shop`, and its manifests at v1 in `shop-deploy`; what is there stays."""
+        services = checkout("services")
+        wanted = ("catalog", "frontend", "orders", "pricing", "chassis", "ci", ".github", "conftest.py")
+        self.seed(
+            "shop",
+            {name: services / name for name in (*wanted, "requirements-test.txt")},
+            "The shop as it is",
+        )
+        deploy = {
+            ".": checkout("manifests", "gitops", "shop-deploy"),
+            "base": checkout("manifests", "shop", "base"),
+        }
+        self.seed("shop-deploy", deploy, "The shop as it runs: all services at v1")
 
     def pushes(self, after: int = 0, wait_s: float = 0.0) -> list[Push]:
         """Pushes beyond a number, waiting up to `wait_s` (at most 25 s) for the first of them.
@@ -176,7 +209,9 @@ class GitServer(Addon):
             with direct.open(request, timeout=wait_s + 10) as answer:
                 return [Push(**each) for each in json.load(answer)]
         except (urllib.error.URLError, OSError, HTTPException, ValueError) as err:
-            raise GitError(f"The git server does not answer: {err}.", "`kubectl -n git get pods` shows it.") from err
+            raise GitError(
+                f"The git server does not answer: {err}.", "`kubectl -n git get pods` shows it."
+            ) from err
 
     def _users(self) -> dict[str, str]:
         secret = self.cluster.kube.find("Secret", _SECRET, namespace=NAMESPACE)
@@ -194,7 +229,8 @@ class GitServer(Addon):
 
     def _identify(self, copy: WorkingCopy, user: str) -> None:
         who = {"user.name": user, "user.email": f"{user}@labkit.example", "commit.gpgsign": "false"}
-        for name, value in {**who, "pull.rebase": "true", "advice.detachedHead": "false"}.items():
+        quiet = {"core.pager": "cat", "color.ui": "false", "advice.detachedHead": "false"}
+        for name, value in {**who, **quiet, "pull.rebase": "true"}.items():
             copy.run("config", name, value)
 
 

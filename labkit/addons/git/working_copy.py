@@ -21,7 +21,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     (
         r"Authentication failed|could not read (Username|Password)|error: 401",
         "The git server does not accept user and password.",
-        "`GitServer.clone` sets the right ones; a copy cloned otherwise needs `git config credential.helper`.",
+        "`GitServer.clone` sets the right ones; copies made otherwise need `git config credential.helper`.",
     ),
     (
         r"error: 403|may not push",
@@ -29,7 +29,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         "Push as a user who may; the Secret git-users says who that is.",
     ),
     (
-        r"Connection refused|Could not resolve host|Failed to connect|Empty reply|Connection reset|error: 50\d",
+        r"Connection re(fused|set)|Could not resolve host|Failed to connect|Empty reply|error: 50\d",
         "The git server does not answer.",
         "Is its pod Ready? `kubectl -n git get pods`. Commits stay in your copy: push again later.",
     ),
@@ -37,7 +37,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     (
         r"CONFLICT|could not (apply|revert)",
         "The change does not fit onto what is there now.",
-        "`git status` names the files; resolve them, or go back with `git rebase --abort` or `git revert --abort`.",
+        "`git status` names the files. Resolve them, or `git rebase --abort` or `git revert --abort`.",
     ),
 )
 
@@ -76,8 +76,11 @@ class WorkingCopy:
         except GitError:
             return ""
 
-    def edit(self, file: str, old: str, new: str) -> None:
+    def edit(self, file: str, old: str, new: str, *, first: bool = False) -> None:
         """Replace a text that occurs exactly once in a file.
+
+        Args:
+            first: replace the first of several.
 
         Raises:
             GitError: there is no such file, or the text is not in it once.
@@ -86,14 +89,18 @@ class WorkingCopy:
         try:
             text = path.read_text()
         except OSError as err:
-            raise GitError(f"{file} cannot be read: {err.strerror}.", "Paths are relative to the copy.") from err
-        if text.count(old) != 1:
-            found = text.count(old)
+            raise GitError(
+                f"{file} cannot be read: {err.strerror}.", "Paths are relative to the copy."
+            ) from err
+        found = text.count(old)
+        if found != 1 and not (first and found):
             raise GitError(
                 f"{old!r} occurs {found} times in {file}, not once.",
-                "Was the change made before? `git log -1 -p` shows it." if not found else "Name more of the line.",
+                "Was the change made before? `git log -1 -p` shows it."
+                if not found
+                else "Name more of the line.",
             )
-        path.write_text(text.replace(old, new))
+        path.write_text(text.replace(old, new, 1))
 
     def commit(self, message: str) -> str:
         """Commit everything that has changed, new files included; returns the commit.
@@ -134,7 +141,9 @@ def git(*args: str, env: Mapping[str, str] | None = None, limit_s: float = _LIMI
     """
     program = shutil.which("git")
     if not program:
-        raise MachineError("There is no program `git` on PATH.", "Install git, for instance: apt-get install git.")
+        raise MachineError(
+            "There is no program `git` on PATH.", "Install git, for instance: apt-get install git."
+        )
     own = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "LC_ALL": "C", **(env or {})}
     try:
         done = subprocess.run(

@@ -34,7 +34,7 @@ class Repositories(Backend):
         return self._locks[name]
 
     def find(self, path: str) -> str:
-        """The repository that a request's path belongs to: "/shop.git/info/refs" is of "shop"; "" for none."""
+        """The repository that a request is about: "/shop.git/info/refs" is of "shop"; "" for none."""
         name = path.strip("/").partition("/")[0].removesuffix(".git")
         return name if name in self._names else ""
 

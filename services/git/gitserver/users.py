@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 class Users:
-    """The users of a JSON file, `{"NAME": {"password": "…", "push": ["REPOSITORY"]}}`. Every user may read everything.
+    """The users of a JSON file, `{"NAME": {"password": "…", "push": ["REPOSITORY"]}}`. Every user may read
+    everything.
 
     The file is read at each request, since Kubernetes exchanges a Secret's files while the server runs.
     """
