@@ -71,11 +71,8 @@ class Lab:
         measured_s: speed → seconds of the last recorded headless run.
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
-<<<<<<< HEAD
         alone: its figures are measurements, which another lab on the machine at the same time would spoil.
-=======
         programs, images: of versions.toml, which the runner gets before the first lab.
->>>>>>> w-gitops
     """
 
     path: Path
@@ -88,12 +85,9 @@ class Lab:
     measured_s: dict[str, float]
     limit_s: int
     cell_limit_s: int
-<<<<<<< HEAD
     alone: bool = False
-=======
     programs: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
->>>>>>> w-gitops
 
     @property
     def name(self) -> str:
@@ -167,12 +161,9 @@ def load_lab(path: Path) -> Lab:
         measured_s=dict(raw["measured_s"]),
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
-<<<<<<< HEAD
         alone=raw.get("alone", False),
-=======
         programs=tuple(raw.get("programs", ())),
         images=tuple(raw.get("images", ())),
->>>>>>> w-gitops
     )
 
 
