@@ -9,6 +9,7 @@ from __future__ import annotations
 from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.deliveries import delivery_figure, pipeline_figure
+from labkit.plots.gameday import budget_figure, efficiency_figure, shift_figure
 from labkit.plots.memory import memory_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.outages import outage_figure
@@ -21,7 +22,9 @@ from labkit.plots.why import Held, holds
 __all__ = [
     "Held",
     "address_pool_figure",
+    "budget_figure",
     "delivery_figure",
+    "efficiency_figure",
     "fail_over_figure",
     "holds",
     "hpa_figure",
@@ -35,4 +38,5 @@ __all__ = [
     "requests_per_pod",
     "rollout_figure",
     "scalability_figure",
+    "shift_figure",
 ]
