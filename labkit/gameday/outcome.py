@@ -127,7 +127,7 @@ def _recovered(
         return None
     place = np.searchsorted(times, grid, side="right") - 1
     good = own["good"].to_numpy(dtype=bool)[np.maximum(place, 0)] & (place >= 0)
-    well: Array = np.lib.stride_tricks.sliding_window_view(good, hold + 1).all(axis=1)
+    well: Array = np.asarray(np.lib.stride_tricks.sliding_window_view(good, hold + 1).all(axis=1))
     if customers and len(judged):
         begins = grid[: len(well)]
         sent, bad = judged["t_seconds"].to_numpy(), judged["bad"].to_numpy()
