@@ -28,6 +28,7 @@ from labkit.addons.tunnel import (
     Tunnel,
     choose,
     cloudflared,
+    exposure,
     match_rule,
     mode,
     rehearsal,

@@ -49,7 +49,7 @@ def summary(sockets: pd.DataFrame) -> str:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address that a program holds in IPv6's form (::ffff:127.0.0.1) as the IPv4 address that it is."""
+    """An address as it is: IPv4 also where a program has it in IPv6's form, ::ffff:127.0.0.1."""
     found = ip_address(address)
     return str(found.ipv4_mapped or found) if isinstance(found, IPv6Address) else address
 
