@@ -83,7 +83,7 @@ def test_a_wrong_secret_is_told_and_the_old_connectors_serve_on(tunnel: Tunnel) 
     assert visit(tunnel, "https://web.example.com/") == 200
     tunnel.use(right)
     tunnel.wait()
-    assert "refused" not in set(tunnel.events()["event"])
+    until(lambda: "refused" not in set(tunnel.events()["event"]), 60, "the refused pod gone")
 
 
 def test_an_edge_that_is_away_is_told_and_waited_for(tunnel: Tunnel, cluster: Cluster) -> None:

@@ -28,6 +28,7 @@ from labkit.addons.tunnel import (
     Tunnel,
     choose,
     cloudflared,
+    exposure,
     match_rule,
     mode,
     rehearsal,
@@ -469,3 +470,35 @@ def test_the_connectors_requirements_are_ones_that_labkit_has() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     for line in wanted:
         assert f'"{line.split(",")[0]}' in pyproject, line
+
+
+# --- what listens
+
+
+@pytest.mark.parametrize(
+    ("address", "shown", "others"),
+    [
+        ("127.18.1.5", "127.18.1.5", False),
+        ("::1", "::1", False),
+        ("::ffff:127.18.1.6", "127.18.1.6", False),
+        ("::ffff:192.0.2.7", "192.0.2.7", True),
+        ("::", "::", True),
+        ("0.0.0.0", "0.0.0.0", True),
+        ("192.0.2.7", "192.0.2.7", True),
+    ],
+)
+def test_which_addresses_others_reach(
+    monkeypatch: pytest.MonkeyPatch, address: str, shown: str, others: bool
+) -> None:
+    monkeypatch.setattr(exposure, "_published", lambda _: [("node", address, 80), ("node", address, 80)])
+    found = exposure.listening(NoCluster(provider="kind"))  # type: ignore[arg-type]
+    assert found.to_numpy().tolist() == [["node", shown, 80, others]]
+    assert (
+        exposure.summary(found).startswith("1 ports are open")
+        and ("none" in exposure.summary(found)) != others
+    )
+
+
+def test_a_provider_that_is_not_known_is_said_so() -> None:
+    with pytest.raises(ClusterError, match="existing"):
+        exposure.listening(NoCluster(provider="existing"))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.addons.tunnel import IngressError, match_rule, urls, validate_ingress
@@ -249,6 +249,7 @@ def test_what_is_no_url(url: str) -> None:
 # --- properties
 
 
+@settings(deadline=None)
 @given(st.lists(rules, max_size=5), hostnames, st.sampled_from(["/", "/api/x", "/a.png", "/v2"]))
 def test_any_list_with_a_last_rule_is_valid_and_serves_every_url(
     before: list[dict[str, Any]], host: str, path: str
@@ -261,6 +262,7 @@ def test_any_list_with_a_last_rule_is_valid_and_serves_every_url(
     assert not any(rule.covers(host, path) for rule in earlier)
 
 
+@settings(deadline=None)
 @given(st.lists(rules, min_size=1, max_size=5), st.integers(0, 4))
 def test_the_last_rule_is_needed_and_only_the_last_may_catch_all(
     before: list[dict[str, Any]], at: int
@@ -270,12 +272,14 @@ def test_the_last_rule_is_needed_and_only_the_last_may_catch_all(
     assert not valid([*before[:place], LAST, *before[place:], LAST])
 
 
+@settings(deadline=None)
 @given(labels, hostnames)
 def test_a_wildcard_covers_what_is_below_it_only(label: str, host: str) -> None:
     assert matches(f"*.{host}", f"{label}.{host}") and not matches(f"*.{host}", host)
     assert not matches(f"*.{host}", f"{label}{host}") or label.endswith(".")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_judged_and_never_breaks_the_judge(text: str) -> None:
     for key in ("hostname", "path", "service"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 import pandas as pd
 import psutil
@@ -35,7 +35,8 @@ def listening(cluster: Cluster) -> pd.DataFrame:
         rows = _published(cluster)
     else:
         raise ClusterError(f"What a cluster of provider {cluster.provider!r} opens is not known here.")
-    frame = pd.DataFrame(rows, columns=["program", "address", "port"]).drop_duplicates()
+    plain = [(program, _plain(address), port) for program, address, port in rows]
+    frame = pd.DataFrame(plain, columns=["program", "address", "port"]).drop_duplicates()
     frame["others_reach_it"] = [not ip_address(address).is_loopback for address in frame["address"]]
     return frame.sort_values(["program", "address", "port"], ignore_index=True)[COLUMNS]
 
@@ -45,6 +46,12 @@ def summary(sockets: pd.DataFrame) -> str:
     beyond = int(sockets["others_reach_it"].sum())
     said = "none of them on an address" if not beyond else f"{beyond} of them on addresses"
     return f"{len(sockets)} ports are open for the cluster, {said} that another machine could reach."
+
+
+def _plain(address: str) -> str:
+    """An address as it is: IPv4 also where a program has it in IPv6's form, ::ffff:127.0.0.1."""
+    found = ip_address(address)
+    return str(found.ipv4_mapped or found) if isinstance(found, IPv6Address) else address
 
 
 def _own_sockets(cluster: EmbeddedCluster) -> list[tuple[str, str, int]]:

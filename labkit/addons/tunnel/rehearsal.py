@@ -51,7 +51,8 @@ class Edge:
         self._ports = (0, 0)
         self._process: subprocess.Popen[bytes] | None = None
         self._events: list[dict[str, Any]] = []
-        self._listening = threading.Event()
+        self._told = threading.Event()
+        self._listens = False
 
     @property
     def url(self) -> str:
@@ -80,7 +81,8 @@ class Edge:
         """
         if self.running:
             return
-        self._listening.clear()
+        self._told.clear()
+        self._listens = False
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("edge.py"))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -95,8 +97,8 @@ class Edge:
             self._process.stdin.write(json.dumps(plan).encode() + b"\n")
             self._process.stdin.flush()
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        self._listening.wait(_START_S)
-        if not self.running or not self._listening.is_set():
+        self._told.wait(_START_S)
+        if not self._listens:
             words = self._last_words()
             self.stop()
             raise EdgeError(f"The edge of the rehearsal does not start: {words}")
@@ -139,10 +141,11 @@ class Edge:
             event = json.loads(line)
             if "listening" in event:
                 self._ports = tuple(event["listening"])
-                self._listening.set()
+                self._listens = True
+                self._told.set()
             else:
                 self._events.append(event)
-        self._listening.set()
+        self._told.set()
 
     def _last_words(self) -> str:
         process = self._process
