@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 _INTERNAL = ("Set up job", "Complete job")
+_NO_ORDER = "Could not find any stages to run"
 _MARKS = {"success": "✔", "failure": "✘", "running": "…"}
 
 
@@ -145,13 +146,16 @@ class Reader:
         failed = next((step for step in self._steps if step.result == "failure"), None)
         if failed:
             return f"{failed.job} · {failed.name} failed{_last_words(failed.output)}"
+        if any(_NO_ORDER in line for line in self._said):
+            return "the workflow's jobs have no order: one needs a job that does not exist, or each other"
         words = [line.removeprefix("Error: ") for line in self._said if not line.startswith("Actions YAML")]
         return " ".join(words[:3])
 
     @property
     def invalid(self) -> bool:
         """Whether act refused the workflow before it began."""
-        return not self._steps and any("workflow is not valid" in line for line in self._said)
+        refusals = ("workflow is not valid", _NO_ORDER)
+        return not self._steps and any(each in line for line in self._said for each in refusals)
 
     def _find(self, job: str, name: str) -> int | None:
         places = [i for i, step in enumerate(self._steps) if (step.job, step.name) == (job, name)]
