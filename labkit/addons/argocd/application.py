@@ -212,7 +212,7 @@ def app_status(obj: Object) -> AppStatus:
 def settled(now: AppStatus, revision: str = "") -> bool:
     """Whether everything of a commit is there and works: compared, nothing is under way, and Healthy.
 
-    A commit that changes nothing in the cluster needs no sync; the last one may be of an earlier commit, and failed.
+    A commit that changes nothing in the cluster needs no sync; the last one may be of an earlier commit.
     """
     same = not revision or now.revision == revision
     over = now.phase in ("Succeeded", "") or (now.phase != "Running" and now.synced != now.revision)
