@@ -165,6 +165,12 @@ def test_what_an_application_says() -> None:
         )
     )
     assert bad.message == "manifest is wrong; one object was refused" and not settled(bad)
+    failed = {"phase": "Failed", "message": "one object was refused", "syncResult": {"revision": "bad"}}
+    there = {"sync": {"status": "Synced", "revision": "good"}, "health": {"status": "Healthy"}}
+    back = app_status(application(**there, operationState=failed))
+    assert settled(back, "good") and back.message == "", "the revert of what was refused needs no sync"
+    under_way = app_status(application(**there, operationState={**failed, "phase": "Running"}))
+    assert not settled(under_way, "good")
 
 
 def test_the_workflow_has_only_run_steps_and_needs_in_order() -> None:

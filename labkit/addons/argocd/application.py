@@ -194,7 +194,9 @@ def app_status(obj: Object) -> AppStatus:
     conditions = [
         each["message"] for each in dig(obj, "status.conditions", []) if "Error" in each.get("type", "")
     ]
-    failed = operation.get("phase") in ("Failed", "Error")
+    of_now = dig(operation, "syncResult.revision", "") == dig(obj, "status.sync.revision", "")
+    synced = dig(obj, "status.sync.status") == "Synced"
+    failed = operation.get("phase") in ("Failed", "Error") and (of_now or not synced)
     said = [*conditions, *([operation.get("message", "")] if failed else [])]
     return AppStatus(
         name=dig(obj, "metadata.name", ""),
@@ -208,6 +210,10 @@ def app_status(obj: Object) -> AppStatus:
 
 
 def settled(now: AppStatus, revision: str = "") -> bool:
-    """Whether everything of a commit is there and works: compared, its sync succeeded, and Healthy."""
+    """Whether everything of a commit is there and works: compared, nothing is under way, and Healthy.
+
+    A commit that changes nothing in the cluster needs no sync; the last one may be of an earlier commit.
+    """
     same = not revision or now.revision == revision
-    return same and now.sync == "Synced" and now.health == "Healthy" and now.phase in ("Succeeded", "")
+    over = now.phase in ("Succeeded", "") or (now.phase != "Running" and now.synced != now.revision)
+    return same and over and now.sync == "Synced" and now.health == "Healthy"
