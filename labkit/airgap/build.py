@@ -13,11 +13,11 @@ from pathlib import Path
 
 from labkit import acquire
 from labkit.airgap import machine
-from labkit.airgap.specs import NODE, REPOSITORY, Catalogue, Spec, catalogue
 from labkit.airgap.context import Context, add_programs, dockerfile
 from labkit.airgap.docker import KEY, OWN, Docker
 from labkit.airgap.node import add_node
 from labkit.airgap.rootfs import require_tools, unpacked
+from labkit.airgap.specs import NODE, REPOSITORY, Catalogue, Spec, catalogue
 from labkit.errors import AcquireError, MachineError
 from labkit.phases import Listener, Step, phase
 from labkit.tools import cache_dir, kubectl
@@ -116,7 +116,9 @@ class Builder:
 
     def _missing(self, wanted: Sequence[Spec]) -> list[Spec]:
         """What must be made, in the order in which it can be."""
-        tags = {tag for spec in self._known.specs.values() for tag in (self._known.tag(spec), self.final(spec))}
+        tags = {
+            tag for spec in self._known.specs.values() for tag in (self._known.tag(spec), self.final(spec))
+        }
         has = set() if self._again else set(self._docker.inspect(sorted(tags)))
         needed: dict[str, Spec] = {}
 
@@ -222,8 +224,16 @@ class Builder:
             args["BASE"] = base
         if spec.bootstrap:
             args |= {"SUITE": self._known.suite, "MIRROR": self._known.mirror}
-        labels = {OWN: spec.short, KEY: self._known.key(spec), "org.opencontainers.image.description": spec.about}
-        used = {name: value for name, value in args.items() if name.lower().endswith("proxy") or _uses(context, name)}
+        labels = {
+            OWN: spec.short,
+            KEY: self._known.key(spec),
+            "org.opencontainers.image.description": spec.about,
+        }
+        used = {
+            name: value
+            for name, value in args.items()
+            if name.lower().endswith("proxy") or _uses(context, name)
+        }
         self._docker.build(context.write, tag, args=used, labels=labels, progress=step.tell)
 
     def _name(self, wanted: Sequence[Spec]) -> None:

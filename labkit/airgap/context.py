@@ -1,4 +1,4 @@
-"""Build contexts as tar streams, the same bytes for the same content: Docker's own cache then knows them again."""
+"""Build contexts as tar streams: the same bytes for the same content, which Docker's cache knows again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Docker engine, through its command: builds from a stream, images in and out, each fault one typed error."""
+"""The Docker engine, through its command: builds from a stream, images in and out, faults as typed errors."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Docker:
         if not found:
             raise MachineError(
                 "Images are built by Docker, and there is no program `docker` on PATH.",
-                "Install Docker (on Debian and Ubuntu: apt-get install docker.io), or use the provider embedded, "
-                "which needs none.",
+                "Install Docker (on Debian and Ubuntu: apt-get install docker.io), or use the provider "
+                "embedded, which needs none.",
             )
         return found
 
@@ -271,7 +271,7 @@ def fault(said: str) -> LabkitError:
     if "no space left on device" in low:
         return MachineError(
             f"The disk of the Docker engine is full: {first}",
-            "`docker system df` shows what takes space; then run the same command again, it goes on from there.",
+            "`docker system df` shows what takes space; then run the same command again, it goes on there.",
         )
     return AcquireError(f"Docker refused: {first}")
 
@@ -284,7 +284,9 @@ def build_fault(tail: Sequence[str]) -> LabkitError:
         return known
     step = next((line for line in reversed(tail) if _STEP.match(line)), "")
     hint = f"Docker's last words:\n{said[-2000:]}"
-    if re.search(r"could not resolve|failed to fetch|temporary failure|connection (?:timed out|refused)", said, re.I):
+    if re.search(
+        r"could not resolve|failed to fetch|temporary failure|connection (?:timed out|refused)", said, re.I
+    ):
         return AcquireError(
             "The build could not get packages: " + _first(said),
             "Is the package mirror reachable? LABKIT_DEBIAN_MIRROR names another one. " + hint,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labkit.airgap.build import Builder
-from labkit.airgap.specs import catalogue
 from labkit.airgap.docker import KEY, OWN, Docker
+from labkit.airgap.specs import catalogue
 from labkit.phases import silent
 
 
@@ -17,8 +17,8 @@ class Row:
     Attributes:
         short: short name.
         names: what upstream calls it.
-        state: ready (as this labkit would make it), missing, older (of another version of labkit) or official (Docker
-            has upstream's own under that name; it is used).
+        state: ready (as this labkit would make it), missing, older (of another version of labkit) or official
+            (Docker has upstream's own under that name; it is used).
         size_bytes: of all its layers, 0 when missing.
         part: only a part of other images.
     """

@@ -1,4 +1,4 @@
-"""This machine's own settings: how it reaches package indexes. They go into builds here, never into a file for others."""
+"""How this machine reaches package indexes: settings for builds here, never in a file for others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _APT_PROXY = re.compile(r'^Acquire::http::Proxy "(.+)";$')
 
 
 def settings() -> Context:
-    """Files for an image in which `pip install` reaches the package index as it does here; empty when none are needed."""
+    """Files with which `pip install` in an image reaches the index as it does here; empty if none needed."""
     context = Context()
     pip = {}
     bundle = _bundle()

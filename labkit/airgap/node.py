@@ -1,4 +1,4 @@
-"""What goes into the image of a kind node beside programs: kind's own files and the images a cluster starts with."""
+"""What goes into a kind node's image beside programs: kind's own files and images to start with."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import subprocess
 from pathlib import Path
 
 from labkit.acquire import module_folder
-from labkit.airgap.specs import Catalogue, Spec
 from labkit.airgap.context import Context
+from labkit.airgap.specs import Catalogue, Spec
 from labkit.errors import AcquireError
 from labkit.versions import versions
 
 _CONST = re.compile(r'^const (\w+) = "([^"]*)"', re.MULTILINE)
-_MANIFEST = re.compile(r"^const defaultStorageManifest = (.*?)\n\n?(?=\Z|const |var |func )", re.DOTALL | re.MULTILINE)
+_MANIFEST = re.compile(
+    r"^const defaultStorageManifest = (.*?)\n\n?(?=\Z|const |var |func )", re.DOTALL | re.MULTILINE
+)
 
 
-def add_node(context: Context, catalogue: Catalogue, spec: Spec, programs: dict[str, Path], images: Path) -> None:
+def add_node(
+    context: Context, catalogue: Catalogue, spec: Spec, programs: dict[str, Path], images: Path
+) -> None:
     """Everything that the recipe of a node needs beside its own folder.
 
     Args:
@@ -82,6 +86,8 @@ def storage_manifest(source: str) -> str:
     text = ""
     for literal, name in re.findall(r"`([^`]*)`|\b([A-Za-z]\w+)\b", found[1]):
         if name and name not in constants:
-            raise AcquireError(f"kind's defaultStorageManifest uses {name}, which is not a constant beside it.")
+            raise AcquireError(
+                f"kind's defaultStorageManifest uses {name}, which is not a constant beside it."
+            )
         text += constants[name] if name else literal
     return text

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from labkit.acquire.sources import target
 from labkit.airgap.build import Builder
-from labkit.airgap.specs import catalogue
 from labkit.airgap.docker import Docker
+from labkit.airgap.specs import catalogue
 from labkit.errors import ConfigError, ImageError, MachineError
 from labkit.phases import Listener, phase
 from labkit.versions import versions
@@ -69,7 +69,9 @@ def save(file: Path, listener: Listener, docker: Docker | None = None) -> Packed
     part = tempfile.NamedTemporaryFile(dir=file.absolute().parent, prefix=f".{file.name}.", delete=False)  # noqa: SIM115
     try:
         with phase("save", listener, str(file)) as step, part:
-            packed = _write(part, tags, engine, lambda n: step.tell(f"{n / 1e9:.2f} GB read", min(0.99, n / expected)))
+            packed = _write(
+                part, tags, engine, lambda n: step.tell(f"{n / 1e9:.2f} GB read", min(0.99, n / expected))
+            )
             step.tell(f"{file}: {len(tags)} images, {Path(part.name).stat().st_size / 1e6:.0f} MB")
         Path(part.name).chmod(0o644)
         Path(part.name).replace(file)
@@ -123,7 +125,8 @@ def contents(file: Path) -> Packed:
         ) from err
     if packed.format != FORMAT:
         raise ImageError(
-            f"{file} has format {packed.format}; this labkit reads {FORMAT}.", "Save it with this version of labkit."
+            f"{file} has format {packed.format}; this labkit reads {FORMAT}.",
+            "Save it with this version of labkit.",
         )
     return packed
 

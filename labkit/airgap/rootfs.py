@@ -26,7 +26,7 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 def unpacked(
     suite: str, mirror: str, cache: Path, progress: Callable[[str, float | None], None]
 ) -> Iterator[Path]:
-    """A tar archive of Debian's smallest set of packages, unpacked and not configured yet; gone with the block.
+    """A tar archive of Debian's smallest set of packages, unpacked and not configured; gone with the block.
 
     Packages that were downloaded stay in `cache`: an interrupted run goes on from them.
 
@@ -48,9 +48,8 @@ def unpacked(
             f"--keyring={_KEYRING}", f"--cache-dir={packages}", suite, str(root), mirror,
         ]  # fmt: skip
         # debootstrap makes /proc a link where it cannot mount; an image needs a folder there.
-        script = (
-            f"{shlex.join(bootstrap)} && rm -rf {root}/proc && mkdir {root}/proc && tar -C {root} -cf {archive} ."
-        )
+        proc = f"rm -rf {root}/proc && mkdir {root}/proc"
+        script = f"{shlex.join(bootstrap)} && {proc} && tar -C {root} -cf {archive} ."
         _run(["fakeroot", "sh", "-c", script], mirror, progress)
         yield archive
 
@@ -101,11 +100,14 @@ def explain(tail: list[str], mirror: str) -> AcquireError | MachineError:
     """The typed error of a debootstrap that failed, from its last lines."""
     said = "\n".join(tail)
     if re.search("no space left", said, re.I):
-        return MachineError("The disk is full while Debian packages are unpacked.", "Free some; run it again.")
+        return MachineError(
+            "The disk is full while Debian packages are unpacked.", "Free some; run it again."
+        )
     if re.search(r"Release signed by unknown key|Invalid Release signature|corrupt", said):
         return AcquireError(
             f"The mirror {mirror} does not give Debian's packages as Debian signed them.",
-            f"Install a newer debian-archive-keyring, or name another mirror in LABKIT_DEBIAN_MIRROR. {_words(tail)}",
+            "Install a newer debian-archive-keyring, or name another mirror in LABKIT_DEBIAN_MIRROR. "
+            + _words(tail),
         )
     if re.search(r"Failed getting release file|Couldn't download|Failed getting", said):
         return AcquireError(

@@ -84,7 +84,12 @@ class Catalogue:
 
         The versions of Debian's packages are not known before; they are those of the day it is built.
         """
-        known = {**_described(spec), "about": "", "names": "" if not spec.recipe else list(spec.names), "part": ""}
+        known = {
+            **_described(spec),
+            "about": "",
+            "names": "" if not spec.recipe else list(spec.names),
+            "part": "",
+        }
         digest = hashlib.sha256(json.dumps([_FORMAT, known], sort_keys=True).encode())
         digest.update(self.suite.encode())
         for program in sorted(set(spec.programs.values())):
@@ -160,7 +165,7 @@ def _of_program(name: str, image: UpstreamImage) -> dict[str, Any]:
         "names": [name],
         "about": f"upstream's {image.program}",
         "programs": {image.path: image.program, **others},
-        "links": {link: image.path for link in image.links},
+        "links": dict.fromkeys(image.links, image.path),
         "env": list(image.env),
         "entrypoint": [image.path],
     }
@@ -170,7 +175,9 @@ def _spec(short: str, table: dict[str, Any], before: dict[str, Spec], folder: Pa
     known = {each.name for each in fields(Spec)} - {"short"}
     wrong = sorted(set(table) - known)
     if wrong:
-        raise ConfigError(f"images.{short}: unknown {', '.join(wrong)}.", f"Known: {', '.join(sorted(known))}.")
+        raise ConfigError(
+            f"images.{short}: unknown {', '.join(wrong)}.", f"Known: {', '.join(sorted(known))}."
+        )
     values: dict[str, Any] = {key: tuple(value) if key in _LISTS else value for key, value in table.items()}
     values["names"] = tuple(n.format(kubernetes=versions().kubernetes) for n in values.get("names", ()))
     spec = Spec(short, **values)
