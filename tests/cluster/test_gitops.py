@@ -91,6 +91,9 @@ def test_installed_again_the_server_keeps_passwords_and_repositories(server: Git
 def test_a_half_installed_server_is_completed(cluster: Cluster, server: GitServer) -> None:
     cluster.kube.delete("Deployment", "git", namespace="git")
     assert server.status().state == "incomplete"
+    cluster.kube.wait(
+        "Pod", labels="app.kubernetes.io/name=git", until="deleted", namespace="git", timeout_s=60
+    )
     with pytest.raises(GitError, match="does not answer"):
         server.pushes()
     assert server.install(silent).state == "ready"

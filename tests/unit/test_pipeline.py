@@ -132,7 +132,7 @@ def test_figures_say_what_happened() -> None:
         [Delivery("a", "1" * 40, "polling", 6, 7, 9), Delivery("b", "2" * 40, "refresh", 1, 2, 4)]
     )
     figure = plots.delivery_figure(found)
-    assert "looks after 1.0 s; by polling it takes 6.0 s" in figure.texts[0].get_text()
+    assert "looks after 1.0 s; by polling after 6.0 s" in figure.texts[0].get_text()
     for draw in (plots.pipeline_figure, plots.delivery_figure):
         with pytest.raises(Exception, match="There are no"):
             draw(pd.DataFrame(columns=frame.columns))
