@@ -151,5 +151,5 @@ def _delivery_message(deliveries: pd.DataFrame) -> str:
     by = deliveries.groupby("trigger")["seen_s"].mean()
     if {"polling", "refresh"} <= set(by.index):
         told, found = by["refresh"], by["polling"]
-        return f"Told of a push, Argo CD looks after {told:.1f} s; by polling it takes {found:.1f} s"
+        return f"Told of a push, Argo CD looks after {told:.1f} s; by polling after {found:.1f} s"
     return f"From push to Ready in {deliveries['healthy_s'].median():.0f} s (median of {len(deliveries)})"

@@ -61,7 +61,7 @@ def phases_figure(bars: Sequence[Bar], *, title: str = "", subtitle: str = "") -
 
 def _place(bar: Bar, end: float) -> tuple[float, str, int]:
     """Where a bar's words begin (or end), their alignment, and their distance in points."""
-    if bar.begin_s + bar.seconds < 0.5 * end:
+    if bar.begin_s + bar.seconds < (0.6 if len(bar.text) < 36 else 0.5) * end:
         return bar.begin_s + bar.seconds, "left", 6
     if bar.begin_s > 0.5 * end:
         return bar.begin_s, "right", -6

@@ -81,9 +81,18 @@ def test_a_failed_step_is_the_problem_with_its_last_words() -> None:
 
 
 def test_a_workflow_that_cannot_be_read() -> None:
-    reader = read("Error: workflow is not valid. 'deliver.yml': Line: 18 Column 5: Unknown Property stps\n")
+    reader = read(
+        "Error: workflow is not valid. 'deliver.yml': Line: 18 Column 5: Failed to match job-factory: "
+        "Line: 18 Column 5: Unknown Property stps\n",
+        "Line: 18 Column 5: Failed to match workflow-job: Line: 18 Column 5: Unknown Property stps\n",
+        "Actions YAML Schema Validation Error detected:\n",
+    )
     assert reader.invalid and reader.steps == ()
-    assert reader.problem().startswith("workflow is not valid. 'deliver.yml': Line: 18")
+    assert reader.problem() == "deliver.yml, line 18: Unknown Property stps"
+    reader = read("Error: workflow is not valid. 'deliver.yml': yaml: line 16: did not find expected ','\n")
+    assert reader.invalid and reader.problem().endswith("line 16: did not find expected ','")
+    reader = read("Error: Could not find any stages to run. View the valid jobs with `act --list`.\n")
+    assert reader.invalid and "a job that does not exist" in reader.problem()
 
 
 def test_secrets_are_masked_should_they_get_so_far() -> None:
@@ -123,7 +132,7 @@ def test_figures_say_what_happened() -> None:
         [Delivery("a", "1" * 40, "polling", 6, 7, 9), Delivery("b", "2" * 40, "refresh", 1, 2, 4)]
     )
     figure = plots.delivery_figure(found)
-    assert "looks after 1.0 s; by polling it takes 6.0 s" in figure.texts[0].get_text()
+    assert "looks after 1.0 s; by polling after 6.0 s" in figure.texts[0].get_text()
     for draw in (plots.pipeline_figure, plots.delivery_figure):
         with pytest.raises(Exception, match="There are no"):
             draw(pd.DataFrame(columns=frame.columns))

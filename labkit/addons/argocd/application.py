@@ -14,7 +14,7 @@ REFRESH = "argocd.argoproj.io/refresh"
 _POLL_S = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AppStatus:
     """An Application at one moment.
 
@@ -38,6 +38,8 @@ class AppStatus:
     def __str__(self) -> str:
         said = f" · {self.message}" if self.message else ""
         return f"{self.name}: {self.sync} · {self.health} · {self.revision[:7] or 'no revision'}{said}"
+
+    __repr__ = __str__
 
 
 class Application:

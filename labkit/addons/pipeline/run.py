@@ -149,7 +149,7 @@ class Reader:
         if any(_NO_ORDER in line for line in self._said):
             return "the workflow's jobs have no order: one needs a job that does not exist, or each other"
         words = [line.removeprefix("Error: ") for line in self._said if not line.startswith("Actions YAML")]
-        return " ".join(words[:3])
+        return _first_mistake(" ".join(words)) or " ".join(words[:3])
 
     @property
     def invalid(self) -> bool:
@@ -188,6 +188,13 @@ def runs_frame(runs: Iterable[Run]) -> pd.DataFrame:
         for step in run.steps
     ]
     return pd.DataFrame(rows, columns=["run", "commit", "job", "step", "result", "begin_s", "seconds"])
+
+
+def _first_mistake(said: str) -> str:
+    """ "deliver.yml, line 64: Unknown Property need" of all that act says; "" where it is no such text."""
+    file = re.search(r"workflow is not valid\. '([^']+)'", said)
+    place = re.search(r"Line: (\d+) Column \d+: (?!Failed)(.+?)(?=\s+Line:|\s+For more|$)", said)
+    return f"{file[1]}, line {place[1]}: {place[2]}" if file and place else ""
 
 
 def _last_words(output: str) -> str:
