@@ -91,7 +91,7 @@ def test_a_wrong_table_is_named(tables: dict[str, Any], said: str) -> None:
 
 
 def test_a_table_may_add_to_an_image_of_one_program() -> None:
-    image = UpstreamImage("kind", "/kind", ("/also",), ("A=1",))
+    image = UpstreamImage("kind", "/kind", links=("/also",), env=("A=1",))
     tables = {"base": {}, "tool": {"upstream": "x.io/tool:v1", "base": "base", "packages": ["git"]}}
     known = parse({"images": tables}, ROOT / "airgap", {"x.io/tool:v1": image, "x.io/some/other:v1": image})
     tool = known.named("x.io/tool:v1")
