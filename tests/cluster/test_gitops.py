@@ -31,7 +31,9 @@ spec:
   project: default
   source: {repoURL: http://git.git/shop-deploy.git, targetRevision: main, path: .}
   destination: {server: https://kubernetes.default.svc, namespace: default}
-  syncPolicy: {automated: {enabled: true, selfHeal: true, prune: true}}
+  syncPolicy:
+    automated: {enabled: true, selfHeal: true, prune: true}
+    retry: {limit: 1, refresh: true, backoff: {duration: 1s, factor: 1, maxDuration: 5s}}
 """
 MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: gitops-test}\ndata: {word: one}\n"
 WORKFLOW = """
