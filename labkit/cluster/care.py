@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from labkit.cluster.join import TOKEN_MINUTES
@@ -30,6 +31,9 @@ class NodeCare(ABC):
     @property
     @abstractmethod
     def kube(self) -> Kube: ...
+    @property
+    @abstractmethod
+    def kubeconfig(self) -> Path: ...
     @abstractmethod
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str: ...
     @abstractmethod
@@ -110,7 +114,12 @@ class NodeCare(ABC):
     def _is_well(self, name: str) -> bool:
         node = self.kube.get("Node", name)
         ill = [taint["key"] for taint in dig(node, "spec.taints", []) if taint["key"] in _ILL]
-        return is_true(node, "Ready") and not ill
+        return is_true(node, "Ready") and not ill and self._kubelet_answers(name)
+
+    def _kubelet_answers(self, name: str) -> bool:
+        """Through the API server; the node's conditions may still be of the kubelet before a restart."""
+        impatient = Kube(self.kubeconfig, patience_s=0)
+        return bool(impatient.request("GET", f"/api/v1/nodes/{name}/proxy/healthz", timeout_s=5) == "ok")
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

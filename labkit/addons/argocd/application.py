@@ -214,8 +214,9 @@ def app_status(obj: Object) -> AppStatus:
 def settled(now: AppStatus, revision: str = "") -> bool:
     """Whether everything of a commit is there and works: compared, nothing is under way, and Healthy.
 
-    A commit that changes nothing in the cluster needs no sync; the last one may be of an earlier commit.
+    How the last sync ended does not count. It may be of an earlier commit, since one that changes nothing
+    in the cluster needs none; and one that failed at first is tried again with what git has by then.
     """
     same = not revision or now.revision == revision
-    over = now.phase in ("Succeeded", "") or (now.phase != "Running" and now.synced != now.revision)
+    over = now.phase not in ("Running", "Terminating")
     return same and over and now.sync == "Synced" and now.health == "Healthy"

@@ -107,7 +107,7 @@ class ArgoCD(Addon):
                 kube.delete("Application", name, namespace=NAMESPACE)
         with self._manifests() as folder:
             self.cluster.kubectl("delete", "-k", str(folder), "--ignore-not-found", "--wait=false")
-        kube.wait("Namespace", NAMESPACE, "deleted", timeout_s=90)
+        kube.wait("Namespace", NAMESPACE, "deleted", timeout_s=180)
 
     def memory(self, timeout_s: float = 60.0) -> pd.DataFrame:
         """What its programs use, as metrics-server has it; columns program, memory_mib, cpu_millicores.

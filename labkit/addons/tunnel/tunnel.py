@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from labkit.addons.tunnel.rehearsal import Edge, build_connector, edge_address
 from labkit.cluster import Cluster
 from labkit.cluster.phases import Listener, phase
 from labkit.errors import ClusterError, ConfigError, WaitTimeout
-from labkit.kube import Object, dig
+from labkit.kube import NotFound, Object, dig
 from labkit.kube.conditions import rollout_lacks
 
 NAMESPACE, NAME = "tunnel", "connector"
@@ -223,7 +224,11 @@ class Tunnel(Addon):
         names = [
             dig(pod, "metadata.name") for pod in pods if dig(pod, "status.containerStatuses[0].containerID")
         ]
-        return {name: kube.logs(name, namespace=NAMESPACE) for name in names}
+        logs = {}
+        for name in names:
+            with suppress(NotFound):  # it has gone meanwhile
+                logs[name] = kube.logs(name, namespace=NAMESPACE)
+        return logs
 
 
 def read_config(path: Path) -> list[dict[str, Any]]:
