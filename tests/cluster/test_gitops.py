@@ -29,7 +29,7 @@ kind: Application
 metadata: {name: small, namespace: argocd}
 spec:
   project: default
-  source: {repoURL: http://git.git/shop-deploy.git, targetRevision: main, path: .}
+  source: {repoURL: http://git.git.svc.cluster.local/shop-deploy.git, targetRevision: main, path: .}
   destination: {server: https://kubernetes.default.svc, namespace: default}
   syncPolicy:
     automated: {enabled: true, selfHeal: true, prune: true}

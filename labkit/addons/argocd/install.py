@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,7 @@ from labkit.addons.base import Addon, AddonStatus
 from labkit.addons.files import checkout
 from labkit.cluster.phases import Listener, phase
 from labkit.cluster.waiting import wait_for
-from labkit.errors import AcquireError
+from labkit.errors import AcquireError, WaitTimeout
 from labkit.kube import Object, dig, quantity
 from labkit.versions import versions
 
@@ -30,6 +30,7 @@ _WORKLOADS = (
 )
 _PASSWORD = "argocd-redis"
 _CRDS = ("applications.argoproj.io", "appprojects.argoproj.io")
+_END_S = 45.0
 _SERVER_SIDE = ("--server-side", "--force-conflicts", "--field-manager=labkit")
 
 
@@ -105,9 +106,25 @@ class ArgoCD(Addon):
                 name = app["metadata"]["name"]
                 kube.patch("Application", name, {"metadata": {"finalizers": None}}, namespace=NAMESPACE)
                 kube.delete("Application", name, namespace=NAMESPACE)
+        self._end_programs()
         with self._manifests() as folder:
             self.cluster.kubectl("delete", "-k", str(folder), "--ignore-not-found", "--wait=false")
         kube.wait("Namespace", NAMESPACE, "deleted", timeout_s=180)
+
+    def _end_programs(self) -> None:
+        """End the pods before their configuration goes; those that do not end in time are deleted at once."""
+        kube = self.cluster.kube
+        for kind, name in _WORKLOADS:
+            kube.delete(kind, name, namespace=NAMESPACE)
+        with suppress(WaitTimeout):
+            wait_for(
+                lambda: not kube.list("Pod", namespace=NAMESPACE),
+                _END_S,
+                "Argo CD's pods have ended",
+                every_s=0.3,
+            )
+        for pod in kube.list("Pod", namespace=NAMESPACE):
+            kube.delete("Pod", pod["metadata"]["name"], namespace=NAMESPACE, grace_s=0)
 
     def memory(self, timeout_s: float = 60.0) -> pd.DataFrame:
         """What its programs use, as metrics-server has it; columns program, memory_mib, cpu_millicores.

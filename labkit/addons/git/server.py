@@ -119,7 +119,7 @@ class GitServer(Addon):
 
     def internal_url(self, repository: str) -> str:
         """Where pods reach a repository."""
-        return f"http://git.{NAMESPACE}/{repository}.git"
+        return f"http://git.{NAMESPACE}.svc.cluster.local/{repository}.git"
 
     def password(self, user: str) -> str:
         """A user's password, from the Secret. Do not print it.
