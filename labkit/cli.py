@@ -152,14 +152,19 @@ def shell(
 @app.command()
 def build(
     pack: Annotated[Path | None, typer.Option(help="Also write the archive for a release URL there.")] = None,
+    labs: Annotated[bool, typer.Option("--labs", help="Also what the labs run beside the cluster.")] = False,
 ) -> None:
     """Get the embedded cluster's programs: from the cache, a release, or a build by Go."""
     from labkit import acquire
     from labkit.cluster.bring_up import get_binaries
     from labkit.cluster.phases import shown
+    from labkit.labs.metadata import find_labs, notebooks_dir
+    from labkit.labs_cli import get_programs
 
     with shown() as listener:
         found = get_binaries(listener)
+        if labs:
+            get_programs(find_labs(notebooks_dir()), "embedded", listener)
     if pack:
         typer.echo(acquire.pack(found, pack))
 

@@ -67,7 +67,7 @@ def run(
         # Minutes at the first time, which no lab's time limit is made for.
         with shown(sys.stderr if as_json else sys.stdout) as told:
             provider_class(provider).prepare(told)
-            _get_programs([lab for lab in chosen if not lab.skip_reason(provider)], provider, told)
+            get_programs([lab for lab in chosen if not lab.skip_reason(provider)], provider, told)
     done: Run = run_labs(chosen, options, ClusterSite(cluster, provider), listener(err=as_json))
     if record_times:
         for one in done.labs:
@@ -79,7 +79,7 @@ def run(
     raise typer.Exit(0 if done.ok else 1)
 
 
-def _get_programs(labs: Sequence[Lab], provider: str, told: Any) -> None:
+def get_programs(labs: Sequence[Lab], provider: str, told: Any) -> None:
     """What the labs run beside the cluster; on the embedded provider images are made of programs, too."""
     from labkit.acquire import programs
     from labkit.cluster.base import upstream_image

@@ -76,7 +76,7 @@ def first_lane() -> list[Part]:
         Part("lint", ["make", "-s", "lint"], 300),
         pytest_part("unit", "tests/unit", limit_s=600),
         pytest_part("services", "services", limit_s=300),
-        Part("build", [python, "-m", "labkit", "build"], 3000),
+        Part("build", [python, "-m", "labkit", "build", "--labs"], 3000),
         Part("go", [python, "tests/go.py"], 1200),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1500, busy=True),
@@ -211,7 +211,7 @@ def main() -> int:
     try:
         if needs_build:
             log = (OUT / "build.log").open("wb")
-            runner.start([str(BIN / "python"), "-m", "labkit", "build"], log.fileno(), {})
+            runner.start([str(BIN / "python"), "-m", "labkit", "build", "--labs"], log.fileno(), {})
         else:
             aside.start()
         for part in first:
