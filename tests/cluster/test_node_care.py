@@ -125,8 +125,9 @@ def test_memory_pressure_evicts_who_uses_more_than_requested(cluster: EmbeddedCl
         until(lambda: status().get("reason") == "Evicted", 60, "hungry is evicted")
         assert "low on resource: memory" in status()["message"]
         assert space.get("pod", "modest")["status"]["phase"] == "Running"
-        events = [event["reason"] for event in cluster.kube.events(cluster.kube.get("Node", node))]
-        assert "NodeHasInsufficientMemory" in events
+        events = lambda: cluster.kube.events(cluster.kube.get("Node", node))  # noqa: E731
+        told = lambda: any(event["reason"] == "NodeHasInsufficientMemory" for event in events())  # noqa: E731
+        until(told, 30, "the kubelet tells of it with its next status")
     cluster.repair(node)
 
 
