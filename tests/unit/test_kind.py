@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from labkit.cluster.discovery import key_hash
 from labkit.cluster.kind.config import (
     Host,
     Joining,
     cluster_configuration,
     join_configuration,
-    public_key_hash,
 )
 from labkit.cluster.kind.engine import Engine, fault
 from labkit.cluster.kind.images import bases, build_error
@@ -86,7 +86,7 @@ def test_a_joining_worker_is_told_token_and_authority() -> None:
     assert arguments["node-labels"] == "zone=b"
     assert registration["taints"] == [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]
     assert bootstrap["token"] == "abcdef.0123456789abcdef"
-    assert bootstrap["caCertHashes"] == [public_key_hash(authority)]
+    assert bootstrap["caCertHashes"] == [key_hash(authority)]
     assert config["timeouts"]["tlsBootstrap"] == "930s"
 
 
@@ -100,7 +100,7 @@ def test_the_public_keys_hash_is_that_of_openssl(tmp_path: Path) -> None:
         ["openssl", "pkey", "-pubin", "-outform", "der"], input=key.stdout, capture_output=True
     )
     digest = subprocess.run(["openssl", "dgst", "-sha256", "-r"], input=der.stdout, capture_output=True)
-    assert public_key_hash(file.read_bytes()) == f"sha256:{digest.stdout.split()[0].decode()}"
+    assert key_hash(file.read_bytes()) == f"sha256:{digest.stdout.split()[0].decode()}"
 
 
 def test_metrics_server_verifies_and_is_verified() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,9 +10,8 @@ from string import Template
 from typing import Any
 
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from labkit.cluster.discovery import key_hash
 from labkit.cluster.kind.state import CONTROL_PLANE, KindNode, KindOptions
 from labkit.cluster.kubelet import taints as checked_taints
 from labkit.kube import quantity
@@ -143,7 +141,7 @@ def join_configuration(
             "bootstrapToken": {
                 "apiServerEndpoint": to.server,
                 "token": to.token,
-                "caCertHashes": [public_key_hash(to.authority)],
+                "caCertHashes": [key_hash(to.authority)],
             }
         },
         "patches": {"directory": PATCHES},
@@ -151,13 +149,6 @@ def join_configuration(
         "timeouts": {**_TIMEOUTS, "tlsBootstrap": f"{int(limit_s) + 30}s"},
     }
     return yaml.safe_dump(configuration, sort_keys=False)
-
-
-def public_key_hash(authority: bytes) -> str:
-    """sha256:HEX of a certificate's public key, as `kubeadm join --discovery-token-ca-cert-hash` takes it."""
-    key = x509.load_pem_x509_certificate(authority).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return f"sha256:{hashlib.sha256(info).hexdigest()}"
 
 
 def authority_of(kubeconfig: Path) -> bytes:

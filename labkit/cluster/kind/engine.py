@@ -131,18 +131,14 @@ class Engine:
 
     def network(self, name: str) -> dict[str, Any] | None:
         """A network as Docker describes it, None where there is none."""
-        done = self.attempt("network", "inspect", name)
-        if done.returncode:
-            fault = _engine_fault(done.stderr)
-            if fault:
-                raise fault
-            return None
-        described: dict[str, Any] = json.loads(done.stdout)[0]
-        return described
+        return self._inspected("network", name)
 
     def image(self, name: str) -> dict[str, Any] | None:
         """An image as Docker describes it, None where the engine has none of that name."""
-        done = self.attempt("image", "inspect", name)
+        return self._inspected("image", name)
+
+    def _inspected(self, kind: str, name: str) -> dict[str, Any] | None:
+        done = self.attempt(kind, "inspect", name)
         if done.returncode:
             fault = _engine_fault(done.stderr)
             if fault:
