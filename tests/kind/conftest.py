@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +14,10 @@ from labkit.acquire.build import environment
 from labkit.cluster.kind.cluster import KindCluster
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.phases import Plain
-from labkit.cluster.providers import open_cluster
-from labkit.cluster.state import cluster_names
 from labkit.cluster.waiting import accepts
 from labkit.errors import LabkitError
 from labkit.tools import cache_dir, go
+from tests.cluster.helpers import own_state_home
 
 REGISTRY = "github.com/distribution/distribution/v3/cmd/registry@v3.0.0"
 
@@ -40,19 +36,8 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def state_home() -> Iterator[Path]:
     """A folder for clusters' state; what is left in it at the end is taken down."""
-    folder = Path(tempfile.mkdtemp(prefix="lk."))
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(folder)
-    try:
+    with own_state_home() as folder:
         yield folder
-    finally:
-        for name in cluster_names():
-            open_cluster(name).down()
-        if before is None:
-            del os.environ["XDG_STATE_HOME"]
-        else:
-            os.environ["XDG_STATE_HOME"] = before
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ LABKIT_PARITY="kind" runs one provider only.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +15,8 @@ import labkit
 from labkit.cluster import Cluster
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.phases import Plain
-from labkit.cluster.providers import open_cluster
-from labkit.cluster.state import cluster_names
 from labkit.errors import LabkitError
-from tests.cluster.helpers import Namespace, namespace
+from tests.cluster.helpers import Namespace, namespace, own_state_home
 from tests.parity.behaviours import PROVIDERS, Answer
 
 OPTIONS = {"workers": 2, "node_monitor_period_s": 2, "node_monitor_grace_s": 16, "eviction_after_s": 5}
@@ -37,21 +33,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             Engine().info()
         except LabkitError as err:
             pytest.skip(f"kind cannot run here: {err.message}")
-    folder = Path(tempfile.mkdtemp(prefix="lk."))
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(folder)
-    try:
+    with own_state_home():
         made = labkit.up("parity", provider, listener=Plain(), **OPTIONS)
         made.build_image(ROOT / "services/hello", IMAGE)
         yield made
-    finally:
-        for name in cluster_names():
-            open_cluster(name).down()
-        if before is None:
-            del os.environ["XDG_STATE_HOME"]
-        else:
-            os.environ["XDG_STATE_HOME"] = before
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
