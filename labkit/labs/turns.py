@@ -22,15 +22,18 @@ def turn(file: Path | None, alone: bool, waiting: Callable[[], None] = lambda: N
         yield
         return
     with file.open("w") as lock, file.with_name(f"{file.name}.next").open("w") as following:
-        _lock(following, fcntl.LOCK_EX, waiting)
-        _lock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, waiting)
+        waited = _lock(following, fcntl.LOCK_EX, waiting)
+        _lock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, (lambda: None) if waited else waiting)
         fcntl.flock(following, fcntl.LOCK_UN)
         yield
 
 
-def _lock(stream: object, kind: int, waiting: Callable[[], None]) -> None:
+def _lock(stream: object, kind: int, waiting: Callable[[], None]) -> bool:
+    """Take the lock; True when it had to be waited for."""
     try:
         fcntl.flock(stream, kind | fcntl.LOCK_NB)  # type: ignore[arg-type]
+        return False
     except BlockingIOError:
         waiting()
         fcntl.flock(stream, kind)  # type: ignore[arg-type]
+        return True

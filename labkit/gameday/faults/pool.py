@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labkit.gameday.addresses import WANTS_POOL
 from labkit.gameday.faults.base import Fault, Sign
 from labkit.gameday.world import World
 from labkit.kube import Object, dig
@@ -74,6 +75,6 @@ def _service(name: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": CAMPAIGN},
+        "metadata": {"name": name, "namespace": CAMPAIGN, "annotations": WANTS_POOL},
         "spec": {"type": "LoadBalancer", "selector": {"app": name}, "ports": [{"port": 80}]},
     }
