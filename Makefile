@@ -69,7 +69,7 @@ down: ## Stop and remove every cluster of yours
 	@[ ! -x .venv/bin/python ] || $(RUN) down --all
 
 clean: down ## Remove what was made in this folder (caches and clusters' images stay)
-	@rm -rf .venv $(REPORT) build .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf .venv $(REPORT) reports-kind build .mypy_cache .ruff_cache .pytest_cache
 
 lock: | $(UV) ## Pin the packages again within pyproject.toml's ranges
 	@$(UV) pip compile -q --universal --python-version 3.11 --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade pyproject.toml -o requirements.lock

@@ -36,11 +36,16 @@ def up(
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="NAME=NUMBER, e.g. node_monitor_grace_s=16.")
     ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="kind: registry (official), airgap (built here), or auto.  [auto]")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="existing: context of your kubeconfig.")] = None,
 ) -> None:
     """Create a cluster, or bring one back after a reboot."""
     from labkit.cluster import up as cluster_up
 
-    given: dict[str, Any] = {"workers": workers, "cpus": cpus, "memory": memory, **_numbers(option or [])}
+    named = {"workers": workers, "cpus": cpus, "memory": memory, "images": images, "context": context}
+    given: dict[str, Any] = {**named, **_numbers(option or [])}
     options = {key: value for key, value in given.items() if value is not None}
     cluster = cluster_up(name, provider, **options)
     typer.echo(f"\nCluster {name!r} is up. For a shell in which kubectl, curl and names work as in a pod:\n")
@@ -53,13 +58,13 @@ def down(
     all_: Annotated[bool, typer.Option("--all", help="All clusters of yours.")] = False,
 ) -> None:
     """End a cluster and remove everything that belongs to it."""
-    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.providers import open_cluster
     from labkit.cluster.state import cluster_names
 
     if name and all_:
         raise ConfigError("Either a name or --all.")
     for each in cluster_names() if all_ else [name or "lab"]:
-        EmbeddedCluster.open(each).down()
+        open_cluster(each).down()
         typer.echo(f"Cluster {each!r} is gone.")
 
 
@@ -68,11 +73,11 @@ def status(
     name: Annotated[str | None, typer.Argument(help="One cluster only.")] = None, as_json: Json = False
 ) -> None:
     """Show clusters: components, nodes, restarts, memory, addresses."""
-    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.providers import open_cluster
     from labkit.cluster.show import status_table
     from labkit.cluster.state import cluster_names
 
-    found = [EmbeddedCluster.open(each).status() for each in ([name] if name else cluster_names())]
+    found = [open_cluster(each).status() for each in ([name] if name else cluster_names())]
     if as_json:
         typer.echo(
             json.dumps([{**asdict(each), "memory_bytes": each.memory_bytes} for each in found], default=str)
@@ -92,10 +97,9 @@ def logs(
     tail: Annotated[int, typer.Option(help="So many lines from the end.")] = 40,
 ) -> None:
     """Show a component's log, or the end of all."""
-    from labkit.cluster.embedded import EmbeddedCluster
-    from labkit.cluster.show import show_logs
+    from labkit.cluster.providers import open_cluster
 
-    show_logs(EmbeddedCluster.open(name).directory, component, follow=follow, tail=tail)
+    open_cluster(name).show_logs(component, follow=follow, tail=tail)
 
 
 @app.command()
@@ -123,10 +127,10 @@ def kubeconfig(
     ] = False,
 ) -> None:
     """Print the kubeconfig of a cluster, or merge it into your own."""
-    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.providers import open_cluster
     from labkit.cluster.show import merge_kubeconfig
 
-    file = EmbeddedCluster.open(name).kubeconfig
+    file = open_cluster(name).kubeconfig
     if merge:
         typer.echo(merge_kubeconfig(name, file))
     else:
@@ -139,23 +143,28 @@ def shell(
     command: Annotated[str | None, typer.Option("-c", help="Run this command instead of a shell.")] = None,
 ) -> None:
     """Open a shell that sees the cluster as a pod does: its DNS, Services and pod addresses."""
-    from labkit.cluster.embedded import EmbeddedCluster
+    from labkit.cluster.providers import open_cluster
 
-    argv, env = EmbeddedCluster.open(name).shell(command)
+    argv, env = open_cluster(name).shell(command)
     os.execve(argv[0], argv, env)
 
 
 @app.command()
 def build(
     pack: Annotated[Path | None, typer.Option(help="Also write the archive for a release URL there.")] = None,
+    labs: Annotated[bool, typer.Option("--labs", help="Also what the labs run beside the cluster.")] = False,
 ) -> None:
     """Get the embedded cluster's programs: from the cache, a release, or a build by Go."""
     from labkit import acquire
     from labkit.cluster.bring_up import get_binaries
     from labkit.cluster.phases import shown
+    from labkit.labs.metadata import find_labs, notebooks_dir
+    from labkit.labs_cli import get_programs
 
     with shown() as listener:
         found = get_binaries(listener)
+        if labs:
+            get_programs(find_labs(notebooks_dir()), "embedded", listener)
     if pack:
         typer.echo(acquire.pack(found, pack))
 
@@ -179,6 +188,14 @@ def image(ctx: typer.Context) -> None:
     from labkit.image_cli import app as commands
 
     commands(ctx.args, prog_name="labkit image")
+
+
+@app.command(add_help_option=False, context_settings=_FORWARD)
+def airgap(ctx: typer.Context) -> None:
+    """Images for kind where no container registry can be reached."""
+    from labkit.airgap_cli import app as commands
+
+    commands(ctx.args, prog_name="labkit airgap")
 
 
 @app.command(add_help_option=False, context_settings=_FORWARD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import acquire
+from labkit.cluster.kind.checkup import look_at_kind
 from labkit.cluster.preflight import free_slots, probe
 from labkit.cluster.state import clusters_dir
 from labkit.errors import LabkitError
@@ -47,7 +47,7 @@ def examine() -> list[Finding]:
     """Look at everything; needs no cluster and changes nothing."""
     looks: list[Callable[[], Finding | list[Finding]]] = [
         _python, _system, _binaries, _sandbox, _kubectl, _go, _memory, _disk, _inotify, _files,
-        _slots, _docker,
+        _slots, _kind,
     ]  # fmt: skip
     findings: list[Finding] = []
     for look in looks:
@@ -211,19 +211,8 @@ def _slots() -> Finding:
     )
 
 
-def _docker() -> Finding:
-    program = shutil.which("docker")
-    absent = "Only the provider kind needs it; the embedded cluster does not."
-    if not program:
-        return Finding("Docker", "ok", f"none. {absent}")
-    try:
-        argv = [program, "version", "--format", "{{.Server.Version}}"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.SubprocessError) as err:
-        return Finding("Docker", "ok", f"{program} does not answer ({type(err).__name__}). {absent}")
-    if done.returncode:
-        return Finding("Docker", "ok", f"{program} has no running engine. {absent}")
-    return Finding("Docker", "ok", f"engine {done.stdout.strip()}")
+def _kind() -> list[Finding]:
+    return [Finding(*line) for line in look_at_kind()]
 
 
 def _read(path: str) -> str:

@@ -52,6 +52,14 @@ class WaitTimeout(LabkitError):
     """A condition did not come true before its deadline; the hint says why, from status and events."""
 
 
+class GitError(LabkitError):
+    """git, or the git server, refused something."""
+
+
+class PipelineError(LabkitError):
+    """A pipeline's run cannot be started, followed or found."""
+
+
 class CheckFailed(LabkitError):
     """A lab's check found the cluster in another state than the step asks for."""
 

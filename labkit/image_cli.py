@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from labkit import images
+from labkit.cluster.providers import open_cluster
 from labkit.errors import ImageError
 
 app = typer.Typer(
@@ -29,6 +30,9 @@ def build(
     build_arg: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for an ARG; may be repeated.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Build it for the pods of this cluster, whatever its provider.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build an image from a Dockerfile."""
@@ -36,6 +40,12 @@ def build(
     if any(not equals for _, equals, _ in pairs):
         raise ImageError("--build-arg needs NAME=VALUE.")
     args = {name: value for name, _, value in pairs}
+    if cluster:
+        if dockerfile:
+            raise ImageError("--file goes with images of the store only.", "Leave out --cluster or --file.")
+        image = open_cluster(cluster).build_image(path, tag, args)
+        typer.echo(_json(image) if as_json else f"built {tag}: {image.short_digest}")
+        return
     image = images.build(
         path, tag, dockerfile=dockerfile, build_args=args, progress=lambda line: typer.echo(line, err=as_json)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -36,6 +37,10 @@ def run(
     record_times: Annotated[
         bool, typer.Option("--record-times", help="Write measured times into the notebooks.")
     ] = False,
+    turns: Annotated[
+        Path | None,
+        typer.Option(help="A file that runs side by side share: labs that measure then run alone."),
+    ] = None,
     notebooks: Annotated[Path | None, typer.Option(help="Folder of labs.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json; progress goes to stderr.")
@@ -56,21 +61,38 @@ def run(
     from labkit.labs.site import ClusterSite
     from labkit.labs.times import record
 
-    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove)
+    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns)
     _end_on_sigterm()
     if not all(lab.skip_reason(provider) for lab in chosen):
         # Minutes at the first time, which no lab's time limit is made for.
         with shown(sys.stderr if as_json else sys.stdout) as told:
             provider_class(provider).prepare(told)
+            get_programs([lab for lab in chosen if not lab.skip_reason(provider)], provider, told)
     done: Run = run_labs(chosen, options, ClusterSite(cluster, provider), listener(err=as_json))
     if record_times:
         for one in done.labs:
             if one.state == "passed":
-                record(one, speed)
+                record(one, speed, provider)
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=2))
     typer.echo(f"\n{done.headline()}\nReport: {_nice(report / 'index.html')}", err=as_json)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def get_programs(labs: Sequence[Lab], provider: str, told: Any) -> None:
+    """What the labs run beside the cluster; on the embedded provider images are made of programs, too."""
+    from labkit.acquire import programs
+    from labkit.cluster.base import upstream_image
+    from labkit.cluster.phases import phase
+
+    wanted = {name for lab in labs for name in lab.programs}
+    if provider == "embedded":
+        made = [upstream_image(image) for lab in labs for image in lab.images]
+        wanted |= {name for one in made for name in (one.program, *one.others.values())}
+    if wanted:
+        with phase("programs", told, ", ".join(sorted(wanted))) as step:
+            programs(sorted(wanted), step.tell)
+            step.tell(", ".join(sorted(wanted)))
 
 
 def listener(*, err: bool) -> Any:
@@ -78,6 +100,9 @@ def listener(*, err: bool) -> Any:
     from labkit.labs.execute import CellDone, LabRun
     from labkit.labs.report import duration
     from labkit.labs.run import Listener
+
+    def waits(lab: Lab) -> None:
+        typer.echo(f"\n{lab.name}: waiting for its turn, another lab runs", err=err)
 
     def begins(lab: Lab) -> None:
         typer.echo(f"\n{lab.name}: {lab.summary}", err=err)
@@ -99,7 +124,7 @@ def listener(*, err: bool) -> Any:
         if one.failure:
             typer.echo(failure_text(one), err=err)
 
-    return Listener(begins, cell, ended)
+    return Listener(waits, begins, cell, ended)
 
 
 def failure_text(run: Any) -> str:

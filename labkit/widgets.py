@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from labkit.load import Running
@@ -28,6 +29,7 @@ class View:
     pods: tuple[tuple[str, str, str], ...]  # name, node, state of _COLOURS
     hpas: tuple[Facts, ...]
     load: str
+    rows: tuple[tuple[str, str], ...] = ()  # label, text
 
 
 def view(recorder: Recorder, load: Running | None) -> View:
@@ -78,7 +80,8 @@ def as_text(state: View) -> str:
         f"pods {pods}/{len(state.pods)} ready",
     ]
     parts += [_hpa_words(facts) for facts in state.hpas]
-    return " | ".join([*parts, state.load] if state.load else parts)
+    parts += [state.load] if state.load else []
+    return " | ".join([*parts, *(f"{label}: {text}" for label, text in state.rows)])
 
 
 def _hpa_words(facts: Facts) -> str:
@@ -96,10 +99,13 @@ def as_html(state: View) -> str:
     rows += [_hpa_row(facts) for facts in state.hpas]
     if state.load:
         rows.append(_row("load", html.escape(state.load), ""))
+    table = f'<table style="border-spacing:10px 2px">{"".join(rows)}</table>'
+    more = "".join(_row(html.escape(label), html.escape(text)) for label, text in state.rows)
+    table += f'<table style="border-spacing:10px 2px">{more}</table>' if more else ""
     legend = " ".join(f'<span style="color:{colour}">■</span> {name}' for name, colour in _COLOURS.items())
     style = "font:13px/1.5 system-ui,sans-serif;color:#222;max-width:880px"
     head = f'<div style="color:#6e6e6e">{state.t_seconds:.0f} s · pods: {legend}</div>'
-    return f'<div style="{style}">{head}<table style="border-spacing:10px 2px">{"".join(rows)}</table></div>'
+    return f'<div style="{style}">{head}{table}</div>'
 
 
 def _node_row(name: str, ok: bool, taints: str, state: View) -> str:
@@ -139,6 +145,8 @@ class Dashboard:
         load: a running load, to show its rate, latency and failures.
         live: True for a widget, False for lines of text, None to choose: a widget in a notebook that somebody
             looks at, else a line every `text_every_s` seconds, and 200 lines at most.
+        text_every_s: 0 for lines only where `tell` is called.
+        rows: more to show: a function that gives (label, text) pairs, called at each refresh.
     """
 
     def __init__(
@@ -148,8 +156,10 @@ class Dashboard:
         *,
         live: bool | None = None,
         text_every_s: float = 10.0,
+        rows: Callable[[], list[tuple[str, str]]] = list,
     ) -> None:
         self.recorder, self.load = recorder, load
+        self._rows = rows
         self.live = _somebody_looks() if live is None else live
         self._every_s = 1.0 if self.live else text_every_s
         self._stop = threading.Event()
@@ -168,8 +178,11 @@ class Dashboard:
             import ipywidgets  # type: ignore[import-untyped]
             from IPython.display import display
 
-            self._widget = ipywidgets.HTML(as_html(view(self.recorder, self.load)))
+            self._widget = ipywidgets.HTML(as_html(self._view()))
             display(self._widget)  # type: ignore[no-untyped-call]
+        elif not self._every_s:
+            self.tell()
+            return self
         self._thread = threading.Thread(target=self._run, name="labkit-dashboard", daemon=True)
         self._thread.start()
         return self
@@ -181,6 +194,14 @@ class Dashboard:
             self._thread.join(5)
             self._show()
 
+    def tell(self) -> None:
+        """Print the present state as a line, unless a widget shows it anyway."""
+        if self._widget is None:
+            print(as_text(self._view()), flush=True)
+
+    def _view(self) -> View:
+        return replace(view(self.recorder, self.load), rows=tuple(self._rows()))
+
     def _run(self) -> None:
         lines = 0
         begin = time.monotonic()
@@ -190,11 +211,10 @@ class Dashboard:
             self._stop.wait(max(0.05, begin + lines * self._every_s - time.monotonic()))
 
     def _show(self) -> None:
-        state = view(self.recorder, self.load)
         if self._widget is not None:
-            self._widget.value = as_html(state)
+            self._widget.value = as_html(self._view())
         else:
-            print(as_text(state), flush=True)
+            self.tell()
 
 
 def _somebody_looks() -> bool:

@@ -46,7 +46,7 @@ class Running:
                 stderr=subprocess.STDOUT,
             )
 
-    def until_up(self, seconds: float = 20) -> Running:
+    def until_up(self, seconds: float = 60) -> Running:
         """Wait until it answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:

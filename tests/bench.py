@@ -354,6 +354,13 @@ def bench_proxy(report: Report) -> None:
         report.add(f"go benchmark {name}", f"{value} {unit}")
 
 
+def bench_providers(report: Report) -> None:
+    """The embedded cluster and kind, side by side."""
+    from tests.bench_providers import side_by_side
+
+    side_by_side(report.add)
+
+
 ALONE = {
     "import": bench_import,
     "up": bench_up,
@@ -361,6 +368,7 @@ ALONE = {
     "load": bench_load,
     "hpa": bench_hpa,
     "proxy": bench_proxy,
+    "providers": bench_providers,
 }
 ON_A_CLUSTER = {
     "pods": bench_pods,

@@ -1,21 +1,29 @@
-"""What `make test` runs: the parts in order, each with its time, and one line of totals at the end.
+"""What `make test` runs: parts in two lanes side by side, each with its time, and one line of totals at the end.
 
-The embedded cluster's binaries compile in the background while the parts that need no cluster run.
+Much of it is waiting for clusters, so that two lanes take little more than half the time of one. The first lane prints at
+once; what the second one said is printed when one of its parts ends. Programs compile in the background while the
+parts that need no cluster run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit.labs.turns import turn
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
+TURNS = OUT / "turns"
+SLICE_S = "240"
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 
 
@@ -28,56 +36,61 @@ class Part:
         command: argv, run in the repository's root.
         limit_s: the part is ended and counted as failed after that many seconds.
         junit: JUnit file the command writes, from which its tests are counted.
+        busy: clusters of its own at work: a lab that measures waits until it has ended. (Labs see to it themselves.)
     """
 
     name: str
     command: list[str]
     limit_s: int
     junit: Path | None = None
+    busy: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
-def pytest_part(name: str, *paths: str, limit_s: int) -> Part:
-    """A part that is one pytest run over `paths`."""
+def pytest_part(name: str, *args: str, limit_s: int, busy: bool = False) -> Part:
+    """A part that is one pytest run."""
     junit = OUT / f"{name}.xml"
-    return Part(name, [*PYTEST, f"--junitxml={junit}", *paths], limit_s, junit)
+    return Part(name, [*PYTEST, f"--junitxml={junit}", *args], limit_s, junit, busy)
 
 
-def parts() -> list[Part]:
-    """The parts in the order in which they run, the background build excepted."""
+def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
+    """A part that is a run of all labs, each check proved to fail before its step."""
+    argv = [
+        "run",
+        "--provider",
+        provider,
+        "--speed",
+        "ci",
+        "--prove",
+        "--report",
+        report,
+        "--turns",
+        str(TURNS),
+    ]
+    return Part(name, [str(BIN / "python"), "-m", "labkit", *argv], limit_s, ROOT / report / "junit.xml")
+
+
+def conformance_part(limit_s: int) -> Part:
+    """A part that is a slice of Kubernetes' own tests which passed before, another one for each commit."""
+    folder = OUT / "conformance"
+    argv = ["conformance", "--slice", commit(), "--slice-seconds", SLICE_S, "--folder", str(folder)]
+    junit = folder / "embedded" / "junit.xml"
+    return Part("conformance", [str(BIN / "python"), "-m", "labkit", *argv], limit_s, junit, busy=True)
+
+
+def first_lane() -> list[Part]:
+    """What needs no container engine."""
     python = str(BIN / "python")
-    labs_junit = ROOT / "reports" / "junit.xml"
-    conformance = OUT / "conformance"
     return [
         Part("lint", ["make", "-s", "lint"], 300),
         pytest_part("unit", "tests/unit", limit_s=600),
         pytest_part("services", "services", limit_s=300),
-        Part("build", [python, "-m", "labkit", "build"], 3000),
+        Part("build", [python, "-m", "labkit", "build", "--labs"], 3000),
         Part("go", [python, "tests/go.py"], 1200),
-        pytest_part("cluster", "tests/cluster", limit_s=1500),
-        Part(
-            "conformance",
-            [
-                python,
-                "-m",
-                "labkit",
-                "conformance",
-                "--slice",
-                commit(),
-                "--slice-seconds",
-                "300",
-                "--folder",
-                str(conformance),
-            ],
-            1500,
-            conformance / "embedded" / "junit.xml",
-        ),
-        Part(
-            "labs",
-            [python, "-m", "labkit", "run", "--speed", "ci", "--prove", "--report", "reports"],
-            1500,
-            labs_junit,
-        ),
+        # Two workers, each with a shared cluster of its own.
+        pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1500, busy=True),
+        conformance_part(limit_s=1200),
+        labs_part("labs", "embedded", "reports", 2400),
         pytest_part("notebooks", "tests/notebooks", limit_s=600),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
@@ -88,6 +101,37 @@ def commit() -> str:
     argv = ["git", "rev-parse", "HEAD"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "none"
+
+
+def second_lane() -> list[Part]:
+    """What begins when the programs are built: images for kind, and the labs on it.
+
+    They run where LABKIT_TEST_ENGINE says "required", and need a container engine then. Else each is skipped, with the reason.
+    """
+    python = str(BIN / "python")
+    labs = labs_part("labs-kind", "kind", "reports-kind", 3600)
+    if os.environ.get("LABKIT_TEST_ENGINE") != "required":
+        reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
+        return [skipped(name, reason) for name in ("airgap", "engine", "labs-kind")]
+    return [
+        Part("airgap", [python, "-m", "labkit", "airgap", "build"], 3000),
+        pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
+        labs,
+    ]
+
+
+def skipped(name: str, reason: str) -> Part:
+    """A part that tells why it is skipped, and counts as that."""
+    junit = OUT / f"{name}.xml"
+    script = (
+        "import sys; from junitparser import JUnitXml, Skipped, TestCase, TestSuite\n"
+        "name, reason, path = sys.argv[1:]\n"
+        "case = TestCase(name); case.result = [Skipped(reason)]\n"
+        "suite = TestSuite(name); suite.add_testcase(case)\n"
+        "xml = JUnitXml(); xml.add_testsuite(suite); xml.write(path)\n"
+        "print(f'{name}: skipped, {reason}')"
+    )
+    return Part(name, [str(BIN / "python"), "-c", script, name, reason, str(junit)], 60, junit)
 
 
 def count(junit: Path | None, ok: bool) -> tuple[int, int, int]:
@@ -104,16 +148,60 @@ def count(junit: Path | None, ok: bool) -> tuple[int, int, int]:
     return passed, failed or (0 if ok else 1), total["skipped"]
 
 
-def run(part: Part) -> bool:
-    """Run a part, its output going straight to ours; True when it succeeded within its limit."""
-    process = subprocess.Popen(part.command, cwd=ROOT, env={**os.environ, **part.env}, start_new_session=True)
-    try:
-        return process.wait(part.limit_s) == 0
-    except subprocess.TimeoutExpired:
-        print(f"{part.name}: not finished after {part.limit_s} s, ended", flush=True)
-        return False
-    finally:
-        stop(process)
+class Runner:
+    """Runs parts, in two threads at most, and keeps what came of them.
+
+    Attributes:
+        rows: name, seconds, success and counts of each part that has ended.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, float, bool, tuple[int, int, int]]] = []
+        self._ended = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: list[str], output: int | None, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        """A process in a group of its own, which ends with the run."""
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if output else None,
+            env={**os.environ, **env}, start_new_session=True,
+        )  # fmt: skip
+        self._processes.append(process)
+        return process
+
+    def run(self, part: Part, output: int | None = None) -> bool:
+        """Run a part; True when it succeeded within its limit."""
+        if part.junit:
+            part.junit.unlink(missing_ok=True)
+        with turn(TURNS, alone=False) if part.busy else contextlib.nullcontext():
+            begin = time.monotonic()
+            process = self.start(part.command, output, part.env)
+            try:
+                ok = process.wait(part.limit_s) == 0
+            except subprocess.TimeoutExpired:
+                ok = False
+                print(f"{part.name}: not finished after {part.limit_s} s, ended", flush=True)
+            finally:
+                stop(process)
+        if not self._ended:
+            self.rows.append((part.name, time.monotonic() - begin, ok, count(part.junit, ok)))
+        return ok
+
+    def run_aside(self, parts: list[Part]) -> None:
+        """The second lane: each part's output is printed when it has ended."""
+        for part in parts:
+            if self._ended:
+                return
+            log = OUT / f"{part.name}.log"
+            with log.open("wb") as stream:
+                self.run(part, stream.fileno())
+            print(f"\n=== {part.name} (beside the others) ===\n{log.read_text(errors='replace')}", flush=True)
+
+    def end(self) -> None:
+        """Stop what still runs."""
+        self._ended = True
+        for process in self._processes:
+            stop(process)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -121,7 +209,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, 15)
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait(10)
@@ -130,29 +218,31 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def main() -> int:
     """Run all parts (or those named as arguments) and print the table."""
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = [p for p in parts() if not sys.argv[1:] or p.name in sys.argv[1:]]
-    build_log = (OUT / "build.log").open("wb")
-    background = None
-    if any(p.name == "build" for p in wanted):
-        background = subprocess.Popen(
-            [str(BIN / "python"), "-m", "labkit", "build"],
-            cwd=ROOT, stdout=build_log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    rows, started = [], time.monotonic()
+    first, second = (
+        [p for p in lane if not sys.argv[1:] or p.name in sys.argv[1:]]
+        for lane in (first_lane(), second_lane())
+    )
+    runner, started = Runner(), time.monotonic()
+    aside = threading.Thread(target=runner.run_aside, args=[second])
+    needs_build = any(p.name == "build" for p in first)
     try:
-        for part in wanted:
+        if needs_build:
+            log = (OUT / "build.log").open("wb")
+            runner.start([str(BIN / "python"), "-m", "labkit", "build", "--labs"], log.fileno(), {})
+        else:
+            aside.start()
+        for part in first:
             print(f"\n=== {part.name} ===", flush=True)
-            begin = time.monotonic()
-            if part.junit:
-                part.junit.unlink(missing_ok=True)
-            ok = run(part)
-            rows.append((part.name, time.monotonic() - begin, ok, count(part.junit, ok)))
-            if not ok and part.name == "build":
-                break
+            ok = runner.run(part)
+            if part.name == "build":
+                if not ok:
+                    break
+                aside.start()
+        if aside.ident:
+            aside.join()
     finally:
-        if background:
-            stop(background)
-    return report(rows, time.monotonic() - started)
+        runner.end()
+    return report(runner.rows, time.monotonic() - started)
 
 
 def report(rows: list[tuple[str, float, bool, tuple[int, int, int]]], seconds: float) -> int:

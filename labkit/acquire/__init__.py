@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from labkit.acquire.cache import Binaries, binaries, cached, pack
 from labkit.acquire.modules import module_folder
-from labkit.acquire.programs import programs
 from labkit.acquire.sources import source_key, sources
+from labkit.acquire.upstream import compiled, program_key, programs
 
-__all__ = ["Binaries", "binaries", "cached", "module_folder", "pack", "programs", "source_key", "sources"]
+__all__ = [
+    "Binaries",
+    "binaries",
+    "cached",
+    "compiled",
+    "module_folder",
+    "pack",
+    "program_key",
+    "programs",
+    "source_key",
+    "sources",
+]

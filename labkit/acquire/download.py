@@ -37,19 +37,31 @@ def archive_name(key: str) -> str:
     return f"labkit-{key}-{target()}.tar.gz"
 
 
-def fetch(url: str, name: str, folder: Path, progress: Progress) -> Path:
-    """Download URL/name into `folder` and verify it against URL/name.sha256.
+def fetch(
+    url: str,
+    name: str,
+    folder: Path,
+    progress: Progress,
+    *,
+    ending: str = ".sha256",
+    limit_s: float = _LIMIT_S,
+) -> Path:
+    """Download URL/name into `folder` and verify it against the checksum in URL/name.sha256.
 
     A part that an interrupted download left is continued. The file has its name only when it is verified.
+
+    Args:
+        ending: of the checksum file's name.
+        limit_s: for the whole download.
 
     Raises:
         Unpublished: the server has no such file or cannot be reached.
         AcquireError: what it sends is not what its checksum says.
     """
     _check(url)
-    expected = _checksum(f"{url}/{name}.sha256")
+    expected = _checksum(f"{url}/{name}{ending}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part, deadline = folder / f"{name}.part", time.monotonic() + _LIMIT_S
+    part, deadline = folder / f"{name}.part", time.monotonic() + limit_s
     resumed = part.exists()
     for attempt in range(_TRIES):
         try:
@@ -69,7 +81,7 @@ def fetch(url: str, name: str, folder: Path, progress: Progress) -> Path:
         part.unlink()
         raise AcquireError(
             f"{url}/{name} has the checksum {found[:16]}…, {expected[:16]}… was announced. It was not used.",
-            "Try again. If it stays so, unset LABKIT_RELEASE_URL to compile, and tell who publishes there.",
+            "Try again. If it stays so, tell who publishes there; without that URL labkit compiles.",
         )
     return part.rename(folder / name)
 
@@ -118,7 +130,7 @@ def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None
                 text = f"downloading, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
                 progress(text, done / total if total else None)
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"not complete after {_LIMIT_S} s")
+                    raise TimeoutError("not complete in the time there is")
         if total and part.stat().st_size < total:
             raise ConnectionError("the connection was cut")
 
@@ -126,3 +138,35 @@ def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fetch_pinned(url: str, expected: str, path: Path, progress: Progress, limit_s: float = 300.0) -> Path:
+    """Download a file whose checksum is known beforehand; `path` exists only when it is that file.
+
+    Args:
+        expected: its SHA-256.
+        limit_s: for the whole download.
+
+    Raises:
+        Unpublished: the server has no such file, does not answer, or is too slow.
+        AcquireError: what it sends is something else, or `url` is not https.
+    """
+    if path.is_file():
+        return path
+    _check(url)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        _continue(url, part, progress, time.monotonic() + limit_s)
+        found = _digest(part)
+        if found != expected:
+            raise AcquireError(
+                f"{url} has the checksum {found[:16]}…, {expected[:16]}… is expected. It was not used.",
+                "Try again. If it stays so, the release was replaced, or something on the way changes it.",
+            )
+        return part.rename(path)
+    except (OSError, HTTPException) as err:
+        raise Unpublished(f"{url} cannot be read: {err}") from err
+    finally:
+        part.unlink(missing_ok=True)

@@ -25,6 +25,10 @@ class AddonStatus:
     version: str = ""
     parts: dict[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        lines = [f"{self.name} {self.version}".strip() + f": {self.state}"]
+        return "\n".join(lines + [f"  {part}: {state}" for part, state in self.parts.items()])
+
 
 class Addon(ABC):
     """Something installed in a cluster beside what a lab's own manifests bring.

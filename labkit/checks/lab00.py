@@ -20,10 +20,10 @@ def workers_ready(cluster_name: str) -> Iterator[Finding]:
     yield expect(cluster is not None, f"cluster {cluster_name} exists", "no cluster of that name is running")
     if cluster is None:
         return
-    nodes = cluster.nodes()
+    nodes = cluster.workers()
     good = [node.name for node in nodes if node.ready == "True"]
     states = ", ".join(f"{node.name} Ready={node.ready}" for node in nodes) or "no node has registered"
-    yield expect(len(good) >= 2, "two nodes or more are Ready", f"now: {states}")
+    yield expect(len(good) >= 2, "two workers or more are Ready", f"now: {states}")
 
 
 @define("00-hello-answers", "The pod hello answers through its Service", deadline_s=30)

@@ -31,13 +31,13 @@ def request_waits(cluster: Cluster, node: str) -> Iterator[Finding]:
 
 @define("01-third-worker-ready", "The third worker is Ready", deadline_s=40)
 def third_worker_ready(cluster: Cluster) -> Iterator[Finding]:
-    """Three nodes are Ready, and worker-3 got its certificate by the token's way."""
-    nodes = {node.name: node.ready for node in cluster.nodes()}
+    """Three workers are Ready, and worker-3 got its certificate by the token's way."""
+    nodes = {node.name: node.ready for node in cluster.workers()}
     there = "worker-3" in nodes
     yield expect(there, "there is a Node worker-3", f"the API knows {', '.join(nodes) or 'no node'}")
     states = ", ".join(f"{name} Ready={state}" for name, state in nodes.items())
     yield expect(nodes.get("worker-3") == "True", "worker-3 is Ready", f"now: {states}")
-    yield expect(list(nodes.values()).count("True") >= 3, "three nodes are Ready", f"now: {states}")
+    yield expect(list(nodes.values()).count("True") >= 3, "three workers are Ready", f"now: {states}")
     states = ", ".join(_state(one) for one in _requests(cluster, "worker-3")) or "missing"
     yield expect("issued" in states, "its certificate was asked for and issued", f"its request is {states}")
 
@@ -67,9 +67,9 @@ def drained(cluster: Cluster, labels: str, replicas: int) -> Iterator[Finding]:
 @define("01-cleaned-up", "Two workers again, nothing else left", deadline_s=40)
 def cleaned_up(cluster: Cluster) -> Iterator[Finding]:
     """Only the first two workers are there; the Deployment is gone."""
-    names = [node.name for node in cluster.nodes()]
+    names = [node.name for node in cluster.workers()]
     yield expect(
-        names == ["worker-1", "worker-2"], "the nodes are worker-1 and worker-2", f"there are: {names}"
+        names == ["worker-1", "worker-2"], "the workers are worker-1 and worker-2", f"there are: {names}"
     )
     gone = cluster.kube.find("Deployment", "hello") is None
     yield expect(gone, "there is no Deployment hello", "the Deployment hello is still there")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from labkit.cluster.care import NodeCare
 from labkit.cluster.phases import Listener, silent
 from labkit.cluster.waiting import accepts, wait_for
 from labkit.errors import ClusterError, ConfigError, KubeError, WaitTimeout
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from labkit.cluster.join import Join
     from labkit.images import Image
 
+CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 _PROXY_S = 10.0
 
 
@@ -48,6 +50,11 @@ class NodeInfo:
     pod_cidr: str = ""
     taints: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_control_plane(self) -> bool:
+        """Whether it runs the control plane, and not the pods of users."""
+        return CONTROL_PLANE_LABEL in self.labels
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class ClusterStatus:
         return sum(component.memory_bytes for component in self.components)
 
 
-class Cluster(ABC):
+class Cluster(NodeCare):
     """A cluster that runs. Make one with `labkit.up()`.
 
     As a context manager it is torn down at the end of the block.
@@ -195,6 +202,26 @@ class Cluster(ABC):
         """The nodes, by name."""
         return self._node_infos(self.kube)
 
+    def workers(self) -> list[NodeInfo]:
+        """The nodes that take the pods of users; where the control plane has a node, that is none of them."""
+        return [node for node in self.nodes() if not node.is_control_plane]
+
+    @abstractmethod
+    def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
+        """Program and environment of a shell that sees the cluster as a pod does.
+
+        Raises:
+            ClusterError: the cluster does not run, or the provider has no such place.
+        """
+
+    @abstractmethod
+    def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
+        """Print the end of a component's log, or of all; with `follow` go on until interrupted.
+
+        Raises:
+            ConfigError: no such log; the message names those there are.
+        """
+
     def _node_infos(self, kube: Kube) -> list[NodeInfo]:
         found = [_node_info(node) for node in kube.request("GET", "/api/v1/nodes")["items"]]
         return sorted(found, key=lambda node: _natural(node.name))
@@ -236,15 +263,16 @@ class Cluster(ABC):
         pods = self.kube.list("Pod", namespace=namespace, labels=labels) if labels else []
         return any(is_true(pod, "Ready") for pod in pods)
 
-    def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
-        """Program and environment of a shell for this cluster, or of one that runs `command`.
+    @abstractmethod
+    def load_balancer_range(self) -> tuple[str, str]:
+        """First and last address that a load balancer may give to Services of this cluster.
 
-        Where the provider can, it sees the cluster as a pod does.
+        Nothing else of the cluster or of this machine uses them, and this machine reaches them where it has a
+        route to them at all (see `url`).
+
+        Raises:
+            ClusterError: the provider has no such range, or the cluster does not exist.
         """
-        program = os.environ.get("SHELL") or "/bin/sh"
-        path = f"{kubectl().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path, "LABKIT_CLUSTER": self.name}
-        return ([program, "-c", command] if command is not None else [program]), env
 
     @abstractmethod
     def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
@@ -261,6 +289,8 @@ class Cluster(ABC):
         taints: list[str] | None = None,
         approve: bool = True,
         limit_s: float = 120.0,
+        token: str | None = None,
+        ca_cert_hash: str | None = None,
     ) -> Join:
         """Add a worker; iterate over what is returned to follow the join, step by step.
 
@@ -270,6 +300,13 @@ class Cluster(ABC):
             labels, taints: at registration; taints as key=value:Effect.
             approve: False for a certificate request that waits for `kubectl certificate approve`.
             limit_s: the join fails when it takes longer.
+            token: the bootstrap token to join with (see `join_token`), as `kubeadm join --token`; None for
+                a new one.
+            ca_cert_hash: the hash that the cluster's authority must have, as `kubeadm join
+                --discovery-token-ca-cert-hash`; None for the right one.
+
+        With `token` or `ca_cert_hash` the worker finds the cluster by itself (discovery). When it comes to
+        no trust the join ends with ClusterError, the worker is forgotten, and its name can be used again.
         """
 
     @abstractmethod

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,15 +15,16 @@ from labkit.cluster import components, kubelet
 from labkit.cluster.addresses import Slot, served_port
 from labkit.cluster.background import Background
 from labkit.cluster.credentials import write_bootstrap, write_credentials
+from labkit.cluster.discovery import DISCOVERY_S, cluster_info, discover, key_hash
 from labkit.cluster.join import Join, Token, kept_out
 from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
-from labkit.cluster.state import Directory, Node, Options, State, check_options, write
+from labkit.cluster.state import Directory, Node, Options, State, check_options, check_same, write
 from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import accepts, log_tail, wait_for
-from labkit.errors import ConfigError, MachineError
+from labkit.errors import MachineError
 from labkit.images import default_root
 from labkit.kube import Kube
 from labkit.kube.objects import is_true
@@ -54,7 +56,8 @@ def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -
         with phase("preflight", listener, "looking what is there") as step:
             held.enter_context(directory.locked(step.note))
             state = directory.load()
-            _check_same(directory, state, given)
+            if state and state.ready:
+                check_same(directory.name, state.options, given)
             wanted = check_options(state.options if state else replace(Options(), **given))
             half_made = directory.exists and not (state and state.ready)
             if half_made:
@@ -215,22 +218,53 @@ class Resume(_Start):
 
 def start_join(
     kube: Kube, directory: Directory, state: State, name: str, found: Binaries, *, approve: bool = True,
-    limit_s: float = _READY_S,
+    limit_s: float = _READY_S, token: Token | None = None, ca_cert_hash: str | None = None,
 ) -> Join:  # fmt: skip
-    """Start a worker's kubelet with a new bootstrap token, and follow its join."""
+    """Start a worker's kubelet with a bootstrap token, and follow its join.
+
+    Args:
+        token, ca_cert_hash: with one of them the worker finds the cluster as `kubeadm join` does; without, it
+            gets a new token and is told where the cluster is.
+    """
     slot, node = Slot(state.slot), state.nodes[name]
+    finds = token is not None or ca_cert_hash is not None
+
+    def find(token: Token) -> str:
+        server, authority = cluster_info(kube)
+        log = components.log_file(directory, kubelet.component_name(name))
+        pin, file = ca_cert_hash or key_hash(authority), directory.node(name) / "bootstrap.kubeconfig"
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return discover(found.kube, server, token, pin, file, log, min(DISCOVERY_S, limit_s))
+        except BaseException:
+            with directory.change() as current:
+                current.nodes.pop(name, None)
+            shutil.rmtree(directory.node(name), ignore_errors=True)
+            raise
 
     def start(token: Token) -> str:
         with suppress(NoComponent):  # there is one only where a join was cut off
             Supervisor(directory).remove(kubelet.component_name(name))
         kubelet.forget_certificates(directory, name)
         kubelet.write_configuration(directory, slot, name, node)
-        write_bootstrap(directory, slot, name, str(token))
+        if not finds:
+            write_bootstrap(directory, slot, name, str(token))
         made = kubelet.component(directory, slot, name, node, found, default_root())
         Supervisor(directory).apply([made.request(directory)])
         return f"{name} with token {token.id}.…, address {slot.machine(node.machine).address}"
 
-    return Join(kube, name, start, approve=approve, limit_s=limit_s)
+    return Join(
+        kube, name, start, token=token, discover=find if finds else None, approve=approve, limit_s=limit_s
+    )
+
+
+def restart_controller_manager(directory: Directory, state: State, found: Binaries) -> None:
+    """Let the controller manager run with the options in `state`; nothing if it does already."""
+    name, slot = "kube-controller-manager", Slot(state.slot)
+    made = components.control_plane(directory, slot, state.options, found.kube)
+    Supervisor(directory).apply([each.request(directory) for each in made if each.name == name])
+    answers = partial(accepts, str(slot.control_plane.served), *components.PORTS[name])
+    wait_for(answers, 30, f"the {name} answers", partial(log_tail, directory, name))
 
 
 def api_ready(supervisor: Supervisor, directory: Directory, limit_s: float = _READY_S) -> None:
@@ -261,19 +295,6 @@ def node_ready(kube: Kube, name: str) -> bool:
     """Whether a node is Ready, reports, and takes pods."""
     node = kube.request("GET", f"/api/v1/nodes/{name}")
     return is_true(node, "Ready") and not kept_out(node)
-
-
-def _check_same(directory: Directory, state: State | None, given: dict[str, Any]) -> None:
-    if state is None or not state.ready:
-        return
-    made = asdict(state.options)
-    other = [f"{name}={made[name]}, not {value}" for name, value in given.items() if made[name] != value]
-    if other:
-        raise ConfigError(
-            f"Cluster {directory.name!r} exists and was made with {', '.join(other)}.",
-            f"Leave the options out to resume it, or `labkit down {directory.name}` first. "
-            "Workers are added with cluster.add_worker().",
-        )
 
 
 def get_binaries(listener: Listener) -> Binaries:

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit.acquire import Binaries, cached, programs
+from labkit.acquire import Binaries, cached
 from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port
 from labkit.cluster.base import (
@@ -22,13 +22,17 @@ from labkit.cluster.base import (
     ComponentStatus,
     NodeInfo,
     check_options,
-    upstream_image,
 )
+from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, last_lines
+from labkit.cluster.components import PORTS, log_file
 from labkit.cluster.credentials import server_url
-from labkit.cluster.join import Join
+from labkit.cluster.discovery import check_hash
+from labkit.cluster.join import Join, Token
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
+from labkit.cluster.show import show_logs
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
+from labkit.cluster.state import check_options as check_settings
 from labkit.cluster.supervisor import NoComponent, NotRunning, Process, Supervisor
 from labkit.cluster.tear_down import tear_down
 from labkit.errors import AcquireError, ClusterError, KubeError
@@ -105,13 +109,11 @@ class EmbeddedCluster(Cluster):
         return build(path, tag, build_args=build_args)
 
     def provide_image(self, name: str, listener: Listener = silent) -> None:
-        """Make a bundle of the image's program, unless the store has it."""
-        from labkit.images import ImageStore, from_program
+        """Make a bundle of the image's program."""
+        from labkit.cluster.upstream import make_bundle
 
-        made = upstream_image(name)
         with phase("image", listener, name) as step:
-            program = programs([made.program], step.tell)[made.program]
-            from_program(name, program, made.path, links=made.links, env=made.env, store=ImageStore())
+            make_bundle(name, step.tell)
             step.tell(name)
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
@@ -131,6 +133,10 @@ class EmbeddedCluster(Cluster):
             **self._kubectl_env(),
         }
         return ([*argv, "-c", command] if command is not None else argv), env
+
+    def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
+        """Of each component the file in its directory."""
+        show_logs(self.directory, component, follow=follow, tail=tail)
 
     def status(self) -> ClusterStatus:
         """Read from the supervisor, the API and /proc."""
@@ -157,7 +163,7 @@ class EmbeddedCluster(Cluster):
             name=self.name, provider=self.provider, state=now,
             version=versions().kubernetes, directory=self.directory.path, components=components,
             uptime_s=max((c.uptime_s for c in components), default=0.0), nodes=tuple(nodes),
-            urls={"api": server_url(slot), "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"},
+            urls=_urls(slot),
         )  # fmt: skip
 
     def _nodes_now(self) -> list[NodeInfo]:
@@ -186,12 +192,19 @@ class EmbeddedCluster(Cluster):
             )
         return address, served_port(address, port)
 
+    def load_balancer_range(self) -> tuple[str, str]:
+        """127.240.SLOT.1 to 127.240.SLOT.254."""
+        pool = Slot(self._state().slot).load_balancer_cidr
+        return str(pool[1]), str(pool[254])
+
     def add_worker(
         self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
         labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
-        limit_s: float = 120.0,
+        limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
     ) -> Join:  # fmt: skip
         """See Cluster.add_worker."""
+        given = Token.parse(token) if token is not None else None
+        pin = check_hash(ca_cert_hash) if ca_cert_hash is not None else None
         with self.directory.change() as state:
             machine = _free_machine(state)
             chosen = check_name(name or f"worker-{machine}")
@@ -205,8 +218,9 @@ class EmbeddedCluster(Cluster):
             kubelet.configuration(self.directory, Slot(state.slot), chosen, node)  # refuses what cannot be
             state.nodes[chosen] = node
         return bring_up.start_join(
-            self.kube, self.directory, state, chosen, self._binaries(), approve=approve, limit_s=limit_s
-        )
+            self.kube, self.directory, state, chosen, self._binaries(),
+            approve=approve, limit_s=limit_s, token=given, ca_cert_hash=pin,
+        )  # fmt: skip
 
     def remove_worker(self, name: str, *, drain: bool = False) -> None:
         """Remove a worker: its pods, its processes, its files and its Node object.
@@ -249,14 +263,14 @@ class EmbeddedCluster(Cluster):
     def freeze(self, name: str) -> None:
         """Stop a node with everything on it (SIGSTOP), as a hung machine."""
         self._node(name)
-        self._supervisor.signal(kubelet.component_name(name), "STOP")
+        self._signal(name, "STOP")
         stop_all(lambda: node_pids(self.directory, name))
 
     def thaw(self, name: str) -> None:
         """Let a frozen node go on."""
         self._node(name)
         continue_all(lambda: node_pids(self.directory, name))
-        self._supervisor.signal(kubelet.component_name(name), "CONT")
+        self._signal(name, "CONT")
 
     def lose(self, name: str) -> None:
         """Kill a node's kubelet and everything on it, as a power cut does; `labkit up` leaves it so."""
@@ -273,6 +287,36 @@ class EmbeddedCluster(Cluster):
             state.nodes[name].lost = False
         self.start_kubelet(name)
 
+    def kubelet_config(self, name: str) -> dict[str, Any]:
+        """A node's KubeletConfiguration, as its file has it."""
+        self._node(name)
+        return kubelet.read_configuration(self.directory, name)
+
+    def configure_kubelet(self, name: str, changes: Mapping[str, Any] | None = None) -> None:
+        """See Cluster.configure_kubelet. A lost node's file is changed, its kubelet not started."""
+        state, node = self._node(name)
+        kubelet.write_configuration(self.directory, Slot(state.slot), name, node, changes)
+        if not node.lost:
+            self._forgiving(lambda: self._supervisor.stop(kubelet.component_name(name), "TERM", 5))
+            self.start_kubelet(name)
+
+    def kubelet_log(self, name: str, lines: int = 20, matching: str = "") -> str:
+        """See Cluster.kubelet_log. A join's discovery is in it too, also one that failed."""
+        try:
+            with log_file(self.directory, kubelet.component_name(name)).open(errors="replace") as stream:
+                return last_lines(stream, lines, matching)
+        except OSError as err:
+            raise ClusterError(f"The kubelet of {name} has written no log.") from err
+
+    def tune_node_monitor(
+        self, grace_s: int = NODE_MONITOR_GRACE_S, period_s: int = NODE_MONITOR_PERIOD_S
+    ) -> None:
+        """See Cluster.tune_node_monitor."""
+        with self.directory.change() as state:
+            wanted = replace(state.options, node_monitor_grace_s=grace_s, node_monitor_period_s=period_s)
+            state.options = check_settings(wanted)
+        bring_up.restart_controller_manager(self.directory, state, self._binaries())
+
     def _state(self) -> State:
         state = self.directory.load()
         if state is None:
@@ -287,6 +331,12 @@ class EmbeddedCluster(Cluster):
         if name not in state.nodes:
             raise ClusterError(f"There is no node {name!r}.", f"Nodes: {', '.join(state.nodes) or 'none'}.")
         return state, state.nodes[name]
+
+    def _signal(self, name: str, signal: str) -> None:
+        """Send a signal to a node's kubelet, if it runs."""
+        component = kubelet.component_name(name)
+        if any(each.name == component and each.pid for each in self._supervisor.status()[1]):
+            self._supervisor.signal(component, signal)
 
     def _kill_pods(self, name: str) -> None:
         left = kill_all(lambda: node_pids(self.directory, name))
@@ -306,6 +356,17 @@ class EmbeddedCluster(Cluster):
         """What is gone already need not be removed."""
         with suppress(NotRunning, NoComponent, KubeError):
             act()
+
+
+def _urls(slot: Slot) -> dict[str, str]:
+    """Where the control plane's parts answer."""
+    host = f"https://{slot.control_plane.served}"
+    ports = {
+        f"{name.removeprefix('kube-')}": PORTS[name][0]
+        for name in ("kube-controller-manager", "kube-scheduler")
+    }
+    doors = {name: f"{host}:{port}" for name, port in ports.items()}
+    return {"api": server_url(slot), **doors, "dns": f"{slot.dns}:{served_port(slot.dns, 53)}"}
 
 
 def _free_machine(state: State) -> int:

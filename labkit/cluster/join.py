@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import secrets
 import string
 import threading
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labkit.cluster.objects import JOIN_GROUP, MANUAL_GROUP, path_of
-from labkit.errors import ClusterError, LabkitError, WaitTimeout
+from labkit.errors import ClusterError, ConfigError, LabkitError, WaitTimeout
 from labkit.kube import Kube, Watch, dig
 from labkit.kube.objects import condition, is_true
 
@@ -29,6 +30,8 @@ STEPS = (
     "node registered",
     "node Ready",
 )
+CLUSTER_FOUND = "cluster found"
+"""The step of a worker that finds its cluster by itself; a token handed in spares "token created"."""
 _REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
 
@@ -37,7 +40,7 @@ class JoinStep:
     """One step of a join.
 
     Attributes:
-        name: one of STEPS.
+        name: one of STEPS, or CLUSTER_FOUND.
         text: what was seen, for people.
         t_seconds: since the join began.
         object: the API object as it was then, None for steps outside of the API.
@@ -63,19 +66,33 @@ class Token:
         return f"{self.id}.{self.secret}"
 
     @classmethod
+    def parse(cls, text: str) -> Token:
+        """Of "id.secret".
+
+        Raises:
+            ConfigError: it is not of that form; the message does not repeat it.
+        """
+        match = re.fullmatch(r"([a-z0-9]{6})\.([a-z0-9]{16})", text)
+        if not match:
+            raise ConfigError(
+                "That is no bootstrap token.", "6 and 16 lower-case letters and digits with a point between."
+            )
+        return cls(*match.groups())
+
+    @classmethod
     def random(cls) -> Token:
         """A new one."""
         letters = string.ascii_lowercase + string.digits
         make = [secrets.choice(letters) for _ in range(22)]
         return cls("".join(make[:6]), "".join(make[6:]))
 
-    def manifest(self, node: str, *, approve: bool, minutes: int = TOKEN_MINUTES) -> dict[str, Any]:
-        """The Secret that makes it valid, for so many minutes.
+    def manifest(self, node: str, *, approve: bool, seconds: float = 60 * TOKEN_MINUTES) -> dict[str, Any]:
+        """The Secret that makes it valid, for so many seconds.
 
         Args:
             approve: False for one whose certificate request waits for a person.
         """
-        until = datetime.now(UTC) + timedelta(minutes=minutes)
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
         return {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -100,8 +117,12 @@ class Join:
 
     Args:
         start: starts the kubelet with a token, and says with what.
+        token: the one to join with; None for a new one, made in the cluster.
+        discover: finds the cluster and comes to trust it, with a token, as `kubeadm join` does, and says
+            which it found; None where the worker knows it.
         approve: whether the controller manager approves; if not, the join waits for a person.
         limit_s: the join fails when it is not complete by then.
+        finish: done when the node is registered, before the join counts as complete.
     """
 
     def __init__(
@@ -110,11 +131,18 @@ class Join:
         node: str,
         start: Callable[[Token], str],
         *,
+        token: Token | None = None,
+        discover: Callable[[Token], str] | None = None,
         approve: bool = True,
         limit_s: float = 60.0,
+        finish: Callable[[], object] = lambda: None,
     ) -> None:
         self.node, self.approve = node, approve
+        self._finish = finish
         self._kube, self._start = kube, start
+        self._token, self._discover = token, discover
+        first = [] if token else [STEPS[0]]
+        self._steps = (*first, *([CLUSTER_FOUND] if discover else []), *STEPS[1:])
         self._begin = time.monotonic()
         self._deadline = self._begin + limit_s
         self._limit_s = limit_s
@@ -161,16 +189,23 @@ class Join:
         self._queue.put(step)
 
     def _join(self) -> None:
+        token = self._token or self._new_token()
+        if self._discover:
+            self._step(CLUSTER_FOUND, self._discover(token))
+        self._step("kubelet started", self._start(token))
+        self._follow_request(f"system:bootstrap:{token.id}")
+        self._follow_node()
+        self._finish()
+
+    def _new_token(self) -> Token:
         token = Token.random()
         minutes = max(TOKEN_MINUTES, int(self._limit_s // 60) + 2)
-        secret = token.manifest(self.node, approve=self.approve, minutes=minutes)
+        secret = token.manifest(self.node, approve=self.approve, seconds=60 * minutes)
         path, _, name = path_of(secret).rpartition("/")
         self._kube.request("POST", path, body=secret)
         shown = {**secret, "stringData": {**secret["stringData"], "token-secret": "(hidden)"}}
         self._step("token created", f"Secret {name}, valid for {minutes} minutes", shown)
-        self._step("kubelet started", self._start(token))
-        self._follow_request(f"system:bootstrap:{token.id}")
-        self._follow_node()
+        return token
 
     def _follow_request(self, user: str) -> None:
         selector = f"spec.signerName={CLIENT_SIGNER}"
@@ -199,7 +234,7 @@ class Join:
             if self._next == "node Ready" and is_true(node, "Ready"):
                 self._step("node Ready", condition(node, "Ready").get("message", ""), node)
             # The node lifecycle controller lets pods in a moment after the node says that it is ready.
-            if len(self._seen) == len(STEPS) and not kept_out(node):
+            if len(self._seen) == len(self._steps) and not kept_out(node):
                 return
 
     def _watch(self, path: str, fields: str) -> Iterator[dict[str, Any]]:
@@ -216,7 +251,7 @@ class Join:
     @property
     def _next(self) -> str:
         """What was not seen yet."""
-        return (*STEPS, f"the removal of its taint {NOT_READY}")[len(self._seen)]
+        return (*self._steps, f"the removal of its taint {NOT_READY}")[len(self._seen)]
 
     def _hint(self) -> str:
         if self._next == "CSR approved" and not self.approve:

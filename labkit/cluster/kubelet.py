@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import yaml
 
 from labkit.acquire import Binaries
 from labkit.cluster.addresses import Slot
+from labkit.cluster.care import merged
 from labkit.cluster.components import KUBELET_PORT, Component
 from labkit.cluster.state import Directory, Node, write
-from labkit.errors import ConfigError
+from labkit.errors import ClusterError, ConfigError
 
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -42,7 +44,7 @@ def configuration(directory: Directory, slot: Slot, name: str, node: Node) -> di
         "rotateCertificates": True,
         "serverTLSBootstrap": True,
         "staticPodPath": str(directory.node(name) / "manifests"),
-        "registerWithTaints": [_taint(text) for text in node.taints],
+        "registerWithTaints": taints(node.taints),
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
             "memory.available": "100Mi",
@@ -51,6 +53,15 @@ def configuration(directory: Directory, slot: Slot, name: str, node: Node) -> di
             "imagefs.available": "0%",
         },
     }
+
+
+def taints(texts: list[str]) -> list[dict[str, str]]:
+    """Taints as objects; each given as `kubectl taint` takes it.
+
+    Raises:
+        ConfigError: one is not a taint.
+    """
+    return [_taint(text) for text in texts]
 
 
 def _taint(text: str) -> dict[str, str]:
@@ -62,13 +73,30 @@ def _taint(text: str) -> dict[str, str]:
     return {"key": key, "value": value, "effect": effect}
 
 
-def write_configuration(directory: Directory, slot: Slot, name: str, node: Node) -> Path:
-    """Write kubelet.yaml, and the directories the kubelet expects."""
+def write_configuration(
+    directory: Directory, slot: Slot, name: str, node: Node, changes: Mapping[str, Any] | None = None
+) -> Path:
+    """Write kubelet.yaml, and the directories the kubelet expects.
+
+    Args:
+        changes: see `labkit.cluster.care.merged`.
+    """
     file = directory.node(name) / "kubelet.yaml"
-    write(file, yaml.safe_dump(configuration(directory, slot, name, node), sort_keys=False))
+    content = merged(configuration(directory, slot, name, node), changes or {})
+    write(file, yaml.safe_dump(content, sort_keys=False))
     for part in ("manifests", "pki", "pods"):
         (directory.node(name) / part).mkdir(mode=0o700, exist_ok=True)
     return file
+
+
+def read_configuration(directory: Directory, name: str) -> dict[str, Any]:
+    """What kubelet.yaml says."""
+    file = directory.node(name) / "kubelet.yaml"
+    try:
+        found = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as err:
+        raise ClusterError(f"The kubelet's configuration of {name} cannot be read: {err}") from err
+    return dict(found)
 
 
 def component(

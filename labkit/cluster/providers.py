@@ -10,30 +10,54 @@ from typing import Any
 
 from labkit.cluster.base import Cluster
 from labkit.cluster.phases import Listener, shown
+from labkit.cluster.state import Directory
 from labkit.errors import ConfigError
 from labkit.tools import kubectl
 
 PROVIDERS = {
     "embedded": "labkit.cluster.embedded:EmbeddedCluster",
-    "kind": "",
-    "existing": "",
+    "kind": "labkit.cluster.kind.cluster:KindCluster",
+    "existing": "labkit.cluster.existing:ExistingCluster",
 }
-"""Provider → class; "" for one that is planned."""
+"""Provider → class."""
+_FILES = {"kind": "kind.json", "existing": "existing.json"}
+"""Provider → the file that only its clusters' directories have; all others are of the embedded one."""
 
 
 def provider_class(name: str | None) -> Any:
     """The class of a provider; None means $LABKIT_PROVIDER, else embedded.
 
     Raises:
-        ConfigError: there is no such provider, or not yet.
+        ConfigError: there is no such provider.
     """
     chosen = name or os.environ.get("LABKIT_PROVIDER") or "embedded"
     if chosen not in PROVIDERS:
         raise ConfigError(f"There is no provider {chosen!r}.", f"Providers: {', '.join(PROVIDERS)}.")
-    if not PROVIDERS[chosen]:
-        raise ConfigError(f"Provider {chosen!r} is not available yet in this version.", "Use embedded.")
     module, _, attribute = PROVIDERS[chosen].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def provider_of(name: str) -> str:
+    """The provider that made a cluster, "" where there is none of that name."""
+    directory = Directory(name)
+    if not directory.exists:
+        return ""
+    return next((each for each, file in _FILES.items() if (directory / file).exists()), "embedded")
+
+
+def _provider_for(name: str, asked: str | None) -> str | None:
+    """The provider of a cluster that exists, else the one that was asked for.
+
+    Raises:
+        ConfigError: the cluster exists and is of another provider.
+    """
+    there = provider_of(name)
+    if there and asked and asked != there:
+        raise ConfigError(
+            f"Cluster {name!r} exists, and its provider is {there}, not {asked}.",
+            f"Take another name, or `labkit down {name}` first.",
+        )
+    return there or asked
 
 
 def up(
@@ -43,7 +67,8 @@ def up(
 
     Args:
         name: several clusters can run side by side.
-        provider: embedded, kind or existing; by default $LABKIT_PROVIDER, else embedded.
+        provider: embedded, kind or existing; by default that of the cluster if it exists, else
+            $LABKIT_PROVIDER, else embedded.
         listener: told of each phase; by default they are printed.
         options: of the provider, such as `workers=2`, `cpus=2`, `memory="4Gi"`; see `labkit up --help`.
 
@@ -53,7 +78,7 @@ def up(
         ConfigError: a name or option cannot be, or the cluster exists with other options.
         MachineError, AcquireError, ClusterError, WaitTimeout: it cannot start; the hint says what to do.
     """
-    made = provider_class(provider)
+    made = provider_class(_provider_for(name, provider))
     if listener is not None:
         cluster: Cluster = made.up(name, listener, **options)
         _speak_to(cluster)
@@ -75,6 +100,12 @@ def _speak_to(cluster: Cluster) -> None:
 
 
 def open_cluster(name: str, provider: str | None = None) -> Cluster:
-    """A cluster that exists, running or not. Raises ClusterError when there is none."""
-    cluster: Cluster = provider_class(provider).open(name)
+    """A cluster that exists, running or not, of whichever provider.
+
+    Raises:
+        ClusterError: there is none.
+        ConfigError: it is of another provider than the one that was asked for.
+    """
+    found = _provider_for(name, provider)
+    cluster: Cluster = provider_class(found if provider_of(name) else provider or "embedded").open(name)
     return cluster

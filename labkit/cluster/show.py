@@ -61,9 +61,9 @@ def status_table(status: ClusterStatus, console: Console | None = None) -> None:
             )  # fmt: skip
         console.print(table)
     for name, url in status.urls.items():
-        console.print(f"{name:4} {url}", highlight=False)
+        console.print(f"{name:18} {url}", highlight=False, soft_wrap=True)
     if status.directory:
-        console.print(f"in   {status.directory}", highlight=False, soft_wrap=True)
+        console.print(f"{'in':18} {status.directory}", highlight=False, soft_wrap=True)
 
 
 def findings_table(findings: Sequence[_Finding], console: Console | None = None) -> None:

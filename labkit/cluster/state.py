@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from labkit.errors import ClusterError, ConfigError
 from labkit.kube import quantity
@@ -153,7 +153,7 @@ class Directory:
     @contextmanager
     def change(self) -> Iterator[State]:
         """The state, to be changed in place; written when the block ends well."""
-        with _flock(clusters_dir() / f".{self.name}.state.lock", 30, lambda _: None):
+        with changing(self.name):
             state = self.load()
             if state is None:
                 raise ClusterError(f"There is no cluster {self.name!r}.", f"labkit up {self.name}")
@@ -223,9 +223,25 @@ def check_options(options: Options) -> Options:
     for name, value in asdict(options).items():
         if name == "workers" and not 0 <= value <= 62:
             raise ConfigError(f"workers={value}: a cluster has 0 to 62 of them.")
-        if name not in ("workers", "memory") and (not isinstance(value, int) or value < 1):
+        if name not in ("workers", "memory", "images") and (not isinstance(value, int) or value < 1):
             raise ConfigError(f"{name}={value!r} must be a whole number of 1 or more.")
     return options
+
+
+def check_same(name: str, made: Options, given: dict[str, Any]) -> None:
+    """Refuse to resume a cluster with other options than it was made with.
+
+    Raises:
+        ConfigError: names them.
+    """
+    was = asdict(made)
+    other = [f"{key}={was[key]}, not {value}" for key, value in given.items() if was[key] != value]
+    if other:
+        raise ConfigError(
+            f"Cluster {name!r} exists and was made with {', '.join(other)}.",
+            f"Leave the options out to resume it, or `labkit down {name}` first. "
+            "Workers are added with cluster.add_worker().",
+        )
 
 
 def check_size(cpus: int, memory: str) -> None:
@@ -251,6 +267,21 @@ def write(path: Path, text: str | bytes) -> None:
         stream.flush()
         os.fsync(fd)
     unfinished.replace(path)
+
+
+@contextmanager
+def changing(name: str) -> Iterator[None]:
+    """The lock under which the state of a cluster is read, changed and written."""
+    with _flock(clusters_dir() / f".{name}.state.lock", 30, lambda _: None):
+        yield
+
+
+@contextmanager
+def changing_file(path: Path) -> Iterator[None]:
+    """The lock under which a file that several processes share is read, changed and written."""
+    lock = path.with_name(f".{path.name}.lock")
+    with _flock(lock, 30, lambda _: None):
+        yield
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from labkit.errors import ImageError
 from labkit.images.names import normalise
@@ -18,8 +20,11 @@ def from_program(
     program: Path,
     path: str,
     *,
+    entrypoint: Sequence[str] | None = None,
     links: Sequence[str] = (),
     env: Sequence[str] = (),
+    user: str = "",
+    others: Mapping[str, Path] = MappingProxyType({}),
     store: ImageStore | None = None,
 ) -> Image:
     """Let `tag` point to an image that has a program at `path`, as its entrypoint.
@@ -27,14 +32,23 @@ def from_program(
     Args:
         program: the file, which runs without any other file.
         path: absolute path in the image.
+        entrypoint: of the image; None for `path`.
         links: other absolute paths that lead to it.
         env: NAME=value of the image.
+        user: number of the user that it runs as, "" for root.
+        others: absolute path in the image → another file that it has, all of them programs.
 
     Raises:
         ImageError: it cannot be written.
     """
     return from_files(
-        tag, {path: program}, entrypoint=[path], links=dict.fromkeys(links, path), env=env, store=store
+        tag,
+        {path: program, **others},
+        entrypoint=[path] if entrypoint is None else entrypoint,
+        links={link: os.path.relpath(path, Path(link).parent) for link in links},
+        env=env,
+        user=user,
+        store=store,
     )
 
 

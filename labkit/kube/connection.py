@@ -171,7 +171,7 @@ class Connection:
             raise _Busy(_message(text))
         if code == 403 and not self._ready():
             raise _Busy("it has just started and does not know its roles yet")
-        raise _BY_CODE.get(code, KubeError)(_message(text), _hint(code))
+        raise _BY_CODE.get(code, KubeError)(_message(text), _hint(code, text))
 
     def _ready(self) -> bool:
         """Whether the server has started. Until it knows its roles it forbids everything to everybody."""
@@ -266,7 +266,9 @@ def _message(text: str) -> str:
         return text.strip()[:500]
 
 
-def _hint(code: int) -> str:
+def _hint(code: int, text: str) -> str:
+    if "admission webhook" in text:
+        return ""  # the object was looked at; what the webhook says is the hint
     return {
         401: "The credentials are not those of this cluster: `labkit kubeconfig` prints the right ones.",
         403: "These credentials may not do this; `kubectl auth can-i --list` shows what they may.",

@@ -44,14 +44,30 @@ SCHEMA: dict[str, Any] = {
                 p: {"oneOf": [{"const": True}, {"type": "string", "minLength": 10}]} for p in PROVIDERS
             },
         },
+        "programs": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "images": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
         "plan_minutes": {"type": "integer", "minimum": 1, "maximum": 180},
         "measured_s": {
             "type": "object",
             "additionalProperties": False,
             "properties": {s: {"type": "number", "exclusiveMinimum": 0} for s in SPEEDS},
         },
+        "measured_on": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                p: {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {s: {"type": "number", "exclusiveMinimum": 0} for s in SPEEDS},
+                }
+                for p in PROVIDERS
+                if p != "embedded"
+            },
+        },
         "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
         "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
+        "alone": {"type": "boolean"},
     },
 }
 
@@ -68,6 +84,8 @@ class Lab:
         measured_s: speed → seconds of the last recorded headless run.
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
+        alone: its figures are measurements, which another lab on the machine at the same time would spoil.
+        programs, images: of versions.toml, which the runner gets before the first lab.
     """
 
     path: Path
@@ -80,6 +98,9 @@ class Lab:
     measured_s: dict[str, float]
     limit_s: int
     cell_limit_s: int
+    alone: bool = False
+    programs: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -153,6 +174,9 @@ def load_lab(path: Path) -> Lab:
         measured_s=dict(raw["measured_s"]),
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
+        alone=raw.get("alone", False),
+        programs=tuple(raw.get("programs", ())),
+        images=tuple(raw.get("images", ())),
     )
 
 

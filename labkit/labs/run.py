@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from labkit.errors import LabkitError
 from labkit.labs.execute import CellDone, LabRun, execute
 from labkit.labs.metadata import Lab
 from labkit.labs.report import Run, machine_facts, prepare, write_report
+from labkit.labs.turns import turn
 
 
 class Site(Protocol):
@@ -43,6 +45,7 @@ class Options:
         cluster_name: the cluster which the labs create, resume and share.
         keep_cluster: use what is there under that name, and leave it.
         proving: run each check before its step too, where it must fail.
+        turns: a file that runs side by side share, so that labs which measure run alone.
     """
 
     provider: str
@@ -51,12 +54,14 @@ class Options:
     cluster_name: str
     keep_cluster: bool = False
     proving: bool = False
+    turns: Path | None = None
 
 
 @dataclass(frozen=True)
 class Listener:
     """Called with what happens; for the terminal."""
 
+    lab_waits: Callable[[Lab], None] = lambda _: None
     lab_begins: Callable[[Lab], None] = lambda _: None
     cell_done: Callable[[CellDone], None] = lambda _: None
     lab_ended: Callable[[LabRun], None] = lambda _: None
@@ -82,9 +87,10 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
                 if reason:
                     run.labs.append(LabRun(lab, "skipped", reason=reason))
                 else:
-                    listener.lab_begins(lab)
                     run.labs.append(LabRun(lab, "failed", reason="It was interrupted."))
-                    run.labs[-1] = _run_one(lab, options, site, listener)
+                    with turn(options.turns, lab.alone, partial(listener.lab_waits, lab)):
+                        listener.lab_begins(lab)
+                        run.labs[-1] = _run_one(lab, options, site, listener)
                 listener.lab_ended(run.labs[-1])
                 if run.labs[-1].state == "failed" and not options.keep_cluster:
                     site.remove()

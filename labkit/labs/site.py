@@ -68,7 +68,8 @@ class ClusterSite:
         if cluster is None:
             return {}
         status = cluster.status()
-        facts = {"Kubernetes": f"v{status.version.lstrip('v')}", "Workers": str(len(status.nodes))}
+        workers = sum(not node.is_control_plane for node in status.nodes)
+        facts = {"Kubernetes": f"v{status.version.lstrip('v')}", "Workers": str(workers)}
         if status.memory_bytes:
             facts["Memory of the cluster"] = f"{status.memory_bytes / 2**20:.0f} MiB, its pods included"
         return facts

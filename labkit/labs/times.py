@@ -33,14 +33,20 @@ def shown_line(notebook: NotebookNode) -> str | None:
     return None
 
 
-def record(run: LabRun, speed: str) -> None:
+def record(run: LabRun, speed: str, provider: str = "embedded") -> None:
     """Write a passed run's seconds into its notebook: metadata, and the line a student reads.
+
+    That line is of the embedded cluster; what other providers took is in the metadata `measured_on` alone.
 
     Raises:
         LabError: the notebook has no line that begins with "**Time:**".
     """
     notebook = read_notebook(run.lab.path)
-    notebook.metadata["labkit"]["measured_s"][speed] = round(run.seconds, 1)
+    about = notebook.metadata["labkit"]
+    if provider == "embedded":
+        about["measured_s"][speed] = round(run.seconds, 1)
+    else:
+        about.setdefault("measured_on", {}).setdefault(provider, {})[speed] = round(run.seconds, 1)
     nbformat.write(notebook, run.lab.path)  # type: ignore[no-untyped-call]
     line = time_line(load_lab(run.lab.path))
     for cell in notebook.cells[:2]:

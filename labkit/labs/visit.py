@@ -78,13 +78,13 @@ def post(url: str, body: Any) -> Answer:
     return _visit(Request(url, data, {"Content-Type": "application/json"}, method="POST"))
 
 
-def show(url: str, height: int = 420) -> PageView:
-    """A page as a browser shows it, as it is now.
+def show(url: str, height: int = 420, **headers: str) -> PageView:
+    """A page as a browser shows it, as it is now; headers as for `get`.
 
     Raises:
         VisitError: no answer within 10 s.
     """
-    return PageView(get(url), height)
+    return PageView(get(url, **headers), height)
 
 
 def _visit(request: Request) -> Answer:

@@ -25,7 +25,7 @@ class Bar(Protocol):
 
 
 @house
-def phases_figure(bars: Sequence[Bar], *, title: str = "") -> Figure:
+def phases_figure(bars: Sequence[Bar], *, title: str = "", subtitle: str = "") -> Figure:
     """Each phase from its begin to its end; the longest one stands out.
 
     Raises:
@@ -53,7 +53,7 @@ def phases_figure(bars: Sequence[Bar], *, title: str = "") -> Figure:
     headline(
         figure,
         title or f"A cluster in {end:.1f} s; the longest phase was “{longest.name}”",
-        "each bar is a phase; those side by side ran at the same time",
+        subtitle or "each bar is a phase; those side by side ran at the same time",
         left=0.03,
     )
     return figure
@@ -61,7 +61,7 @@ def phases_figure(bars: Sequence[Bar], *, title: str = "") -> Figure:
 
 def _place(bar: Bar, end: float) -> tuple[float, str, int]:
     """Where a bar's words begin (or end), their alignment, and their distance in points."""
-    if bar.begin_s + bar.seconds < 0.5 * end:
+    if bar.begin_s + bar.seconds < (0.6 if len(bar.text) < 36 else 0.5) * end:
         return bar.begin_s + bar.seconds, "left", 6
     if bar.begin_s > 0.5 * end:
         return bar.begin_s, "right", -6

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.kube import Object, dig
-from labkit.kube.objects import condition
+from labkit.kube.objects import condition, timestamp
 
 Facts = dict[str, Any]
 
@@ -19,6 +19,10 @@ def node(obj: Object) -> Facts:
         "unschedulable": bool(dig(obj, "spec.unschedulable", False)),
         "taints": ",".join(sorted(taints)),
     }
+
+
+def lease(obj: Object) -> Facts:
+    return {"renewed_at": timestamp(dig(obj, "spec.renewTime"))}
 
 
 def pod(obj: Object) -> Facts:
@@ -73,11 +77,14 @@ def deployment(obj: Object) -> Facts:
 
 KINDS: dict[str, tuple[str, Callable[[Object], Facts]]] = {
     "nodes": ("Node", node),
+    "leases": ("Lease", lease),
     "pods": ("Pod", pod),
     "hpas": ("HorizontalPodAutoscaler", hpa),
     "deployments": ("Deployment", deployment),
 }
 """Table name → kind and its facts."""
+FIXED_NAMESPACES: dict[str, str | None] = {"nodes": None, "leases": "kube-node-lease"}
+"""Tables that are of one namespace (None: of none), whichever namespaces are recorded."""
 
 _USAGE = ["t_seconds", "namespace", "name", "cpu_millicores", "memory_bytes", "window_s"]
 COLUMNS: dict[str, list[str]] = {

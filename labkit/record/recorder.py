@@ -13,7 +13,7 @@ import pandas as pd
 from labkit.errors import ConfigError, KubeError, LabkitError
 from labkit.kube import Event, Kube, Watch, dig, quantity
 from labkit.kube.objects import timestamp
-from labkit.record.facts import COLUMNS, KINDS, Facts
+from labkit.record.facts import COLUMNS, FIXED_NAMESPACES, KINDS, Facts
 from labkit.record.recording import Recording
 
 Probe = Callable[[], float]
@@ -74,7 +74,7 @@ class Recorder:
             raise ConfigError("This recorder has been started before.", "Make a new one for a new recording.")
         self.started_at = time.time()
         for table, (kind, _) in KINDS.items():
-            for namespace in self._namespaces if self._namespaces and table != "nodes" else [None]:
+            for namespace in self._namespaces_of(table):
                 self._thread(self._follow, table, kind, namespace)
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and not all(self._fresh(table) for table in KINDS):
@@ -130,8 +130,14 @@ class Recorder:
     def _fresh(self, table: str) -> bool:
         """Whether all watches of a table are connected, so that memory is the present."""
         watches = self._watches.get(table, [])
-        expected = len(self._namespaces) if self._namespaces and table != "nodes" else 1
+        expected = len(self._namespaces_of(table))
         return len(watches) == expected and all(watch.connected for watch in watches)
+
+    def _namespaces_of(self, table: str) -> Sequence[str | None]:
+        """Which namespaces are watched for a table; None for all, or for a kind that is in none."""
+        if table in FIXED_NAMESPACES:
+            return [FIXED_NAMESPACES[table]]
+        return self._namespaces or [None]
 
     def _follow(self, table: str, kind: str, namespace: str | None) -> None:
         """Note each change of a kind of object, until the end."""

@@ -20,8 +20,8 @@ class Recording:
     """Tables with a column `t_seconds`: seconds since `started_at` (seconds since 1970).
 
     Attributes:
-        nodes, pods, hpas, deployments: one row per object and sample: namespace, name, and its facts (see
-            `labkit.record.facts`).
+        nodes, leases, pods, hpas, deployments: one row per object and sample: namespace, name, and its facts
+            (see `labkit.record.facts`). Leases are the nodes': `renewed_at`, in seconds since 1970.
         usage: one row per pod and measurement of metrics.k8s.io: namespace, name, cpu_millicores,
             memory_bytes, window_s; t_seconds is when it was measured.
         node_usage: the same of nodes.
@@ -34,6 +34,7 @@ class Recording:
     started_at: float
     interval_s: float
     nodes: pd.DataFrame = field(default_factory=_table)
+    leases: pd.DataFrame = field(default_factory=_table)
     pods: pd.DataFrame = field(default_factory=_table)
     hpas: pd.DataFrame = field(default_factory=_table)
     deployments: pd.DataFrame = field(default_factory=_table)

@@ -7,8 +7,6 @@ The tests' clusters keep their state in a folder of their own. LABKIT_TEST_CLUST
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from labkit.cluster import Cluster
 from labkit.cluster.embedded import EmbeddedCluster
 from labkit.cluster.phases import Plain
 from labkit.cluster.providers import open_cluster
-from labkit.cluster.state import cluster_names
+from tests.cluster.helpers import own_state_home
 
 OPTIONS: dict[str, Any] = {"workers": 2, "node_monitor_period_s": 2, "node_monitor_grace_s": 20}
 """Of the shared cluster: as usual, but a node that is gone is noticed sooner."""
@@ -29,19 +27,8 @@ OPTIONS: dict[str, Any] = {"workers": 2, "node_monitor_period_s": 2, "node_monit
 @pytest.fixture(scope="session")
 def state_home() -> Iterator[Path]:
     """A folder for clusters' state; what is left in it at the end is taken down."""
-    folder = Path(tempfile.mkdtemp(prefix="lk."))
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(folder)
-    try:
+    with own_state_home() as folder:
         yield folder
-    finally:
-        for name in cluster_names():
-            EmbeddedCluster(name).down()
-        if before is None:
-            del os.environ["XDG_STATE_HOME"]
-        else:
-            os.environ["XDG_STATE_HOME"] = before
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

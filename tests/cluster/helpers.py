@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from labkit.cluster.base import Cluster
+from labkit.cluster.providers import open_cluster
+from labkit.cluster.state import cluster_names
 
 HOST_IMAGE = "labkit/host:latest"
 
@@ -59,6 +65,24 @@ class Namespace:
     def exec(self, name: str, *command: str) -> str:
         """Standard output of a command executed in a pod."""
         return self.kubectl("exec", name, "--", *command)
+
+
+@contextlib.contextmanager
+def own_state_home() -> Iterator[Path]:
+    """A folder for clusters' state; what is left in it at the end is taken down, whichever provider made it."""
+    folder = Path(tempfile.mkdtemp(prefix="lk."))
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    try:
+        yield folder
+    finally:
+        for name in cluster_names():
+            open_cluster(name).down()
+        if before is None:
+            del os.environ["XDG_STATE_HOME"]
+        else:
+            os.environ["XDG_STATE_HOME"] = before
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from labkit.labs.execute import execute
 from labkit.labs.metadata import find_labs, load_lab, steps_and_checks
 from labkit.labs.run import Listener, Options, run_labs
 from labkit.labs.times import record, shown_line, time_line
+from labkit.labs.turns import turn
 from tests.notebooks.tiny import META, code, standard, write
 
 PARAMETERS = {"provider": "kind", "speed": "ci", "cluster_name": "none"}
@@ -60,6 +62,46 @@ def test_parameters_reach_the_cells(tmp_path):
     last = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1]
     assert last.outputs[0].text == "kind ci none after\n"
     assert [c.state for c in run.checks] == ["passed"] and run.proofs == []
+
+
+def test_a_lab_that_measures_runs_alone_and_is_not_passed_by(tmp_path):
+    file, order = tmp_path / "turns", []
+
+    def lab(name: str, alone: bool) -> threading.Thread:
+        def body() -> None:
+            with turn(file, alone, lambda: order.append(f"{name} waits")):
+                order.append(f"{name} begins")
+                ends[name].wait(10)
+                order.append(f"{name} ends")
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        return thread
+
+    def reached(*expected: str) -> None:
+        deadline = time.monotonic() + 10
+        while order != list(expected) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert order == list(expected)
+
+    ends = {name: threading.Event() for name in "abcd"}
+    threads = [lab("a", False)]
+    reached("a begins")
+    threads.append(lab("b", False))
+    reached("a begins", "b begins")
+    threads.append(lab("c", True))
+    reached("a begins", "b begins", "c waits")
+    threads.append(lab("d", False))
+    reached("a begins", "b begins", "c waits", "d waits")
+    order.clear()
+    ends["a"].set()
+    ends["b"].set()
+    ends["c"].set()
+    ends["d"].set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(order[:2]) == ["a ends", "b ends"]
+    assert order[2:] == ["c begins", "c ends", "d begins", "d ends"]
 
 
 def test_progress_is_told_per_cell(tmp_path):
@@ -227,6 +269,9 @@ def test_recorded_time_is_shown_to_the_student(tmp_path):
     again = load_lab(lab.path)
     assert again.measured_s["class"] == pytest.approx(run.seconds, abs=0.1)
     assert shown_line(nbformat.read(lab.path, as_version=4)) == time_line(again)
+    record(run, "ci", "kind")
+    assert load_lab(lab.path) == again
+    assert set(nbformat.read(lab.path, as_version=4).metadata["labkit"]["measured_on"]["kind"]) == {"ci"}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from labkit.cluster.state import Directory
+
+settings.register_profile("labkit", deadline=None)  # a busy machine is no failure
+settings.load_profile("labkit")
 
 
 @pytest.fixture

@@ -236,3 +236,17 @@ def node_run() -> Recording:
     changes.sort(key=lambda row: row[0])
     nodes = table("nodes", [[float(t), "", "worker-2", "True", "", False, ""] for t in range(86)])
     return Recording(STARTED, 1.0, nodes=nodes, transitions=table("transitions", changes))
+
+
+def outage_run() -> Recording:
+    """`node_run` with what else an outage is read from: the Deployment web of three, and worker-2's heartbeats."""
+    run = node_run()
+    more: list[list[Any]] = []
+    counts = [(0, 3), (31.2, 1), (43.9, 2), (44.4, 3)]
+    more += [[t, "Deployment", "shop", "web", "ready_replicas", None, count] for t, count in counts]
+    more.append([0, "Deployment", "shop", "web", "replicas", None, 3])
+    more += [
+        [t, "Lease", "kube-node-lease", "worker-2", "renewed_at", None, STARTED + t] for t in (0, 8, 18, 70.5)
+    ]
+    changes = pd.concat([run.transitions, table("transitions", more)]).sort_values("t_seconds", kind="stable")
+    return Recording(run.started_at, 1.0, nodes=run.nodes, transitions=changes.reset_index(drop=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import os
@@ -21,6 +22,7 @@ from labkit import acquire
 from labkit.acquire.build import Meter, Plan, environment, roughly
 from labkit.errors import AcquireError, MachineError
 from labkit.tools import find_go, go
+from labkit.versions import Program, versions
 
 pytestmark = pytest.mark.usefixtures("source")
 GO_MAIN = (
@@ -377,3 +379,50 @@ def test_the_manifest_tells_where_things_come_from() -> None:
     manifest = json.loads((made.directory / "manifest.json").read_text())
     assert manifest["key"] == made.key
     assert set(manifest["files"]) == {"kube", "shim"}
+
+
+def pinned(monkeypatch: pytest.MonkeyPatch, **entries: Program) -> None:
+    """Let versions.toml have these programs alone."""
+    known = dataclasses.replace(versions(), programs=entries)
+    for module in ("labkit.acquire.upstream", "labkit.acquire.modules"):
+        monkeypatch.setattr(f"{module}.versions", lambda: known)
+
+
+def test_programs_of_a_module_are_compiled_once_and_again_when_their_pin_changes(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "go.sum").write_text("")
+    pinned(monkeypatch, one=Program("example.test/tiny/cmd/kube"), two=Program("./cmd/shim", ldflags=""))
+    told: list[str] = []
+    found = acquire.programs(["one", "two"], lambda text, _: told.append(text))
+    assert [said(found[name]) for name in ("one", "two")] == ["kube 2", "shim 2"] and told
+    told.clear()
+    assert acquire.programs(["two", "one"], lambda text, _: told.append(text)) == found and not told
+    (source / "go.sum").write_text("\n")
+    assert acquire.programs(["one"])["one"] != found["one"]
+
+
+def test_programs_that_cannot_be_had(source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (source / "go.sum").write_text("")
+    pinned(monkeypatch, bad=Program("./cmd/nowhere"))
+    with pytest.raises(AcquireError, match="no program 'other'") as failed:
+        acquire.programs(["other"])
+    assert "bad" in failed.value.hint
+    with pytest.raises(AcquireError, match="nowhere"):
+        acquire.programs(["bad"])
+    assert [p for p in (tmp_path / "cache/labkit/programs").iterdir() if p.is_dir()] == []
+
+
+def test_a_module_that_is_not_pinned_has_no_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source.is_dir()
+    pinned(monkeypatch)
+    with pytest.raises(AcquireError, match=r"Go module example\.test/other cannot be had"):
+        acquire.module_folder("example.test/other")
+
+
+def test_a_module_inside_does_not_count_for_the_key(source: Path) -> None:
+    key = acquire.source_key()
+    (source / "inner").mkdir()
+    (source / "inner/go.mod").write_text("module example.test/inner\n")
+    (source / "inner/main.go").write_text("package main\n")
+    assert acquire.source_key() == key

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from labkit.cluster.pki import Authority, kubeconfig
-from labkit.cluster.providers import provider_class
+from labkit.cluster.providers import open_cluster, provider_class, provider_of
 from labkit.cluster.show import duration, merge_kubeconfig
 from labkit.cluster.state import Directory
 from labkit.doctor import examine
@@ -48,7 +48,7 @@ def test_help_lists_the_commands() -> None:
         (("kubeconfig", "nobody"), 1, "There is no cluster"),
         (("shell", "nobody"), 1, "There is no cluster"),
         (("up", "Not-A-Name"), 2, "cannot be a name"),
-        (("up", "--provider", "kind"), 2, "not available yet in this version"),
+        (("up", "--provider", "minikube"), 2, "There is no provider 'minikube'"),
         (("up", "--provider", "clouds"), 2, "There is no provider 'clouds'"),
         (("up", "-o", "hpa_sync_s=soon"), 2, "NAME=NUMBER"),
         (("up", "-o", "workerz=3"), 2, "no option 'workerz'"),
@@ -97,10 +97,21 @@ def test_doctor_names_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> N
     assert findings["Memory"].status == "warning"
 
 
-def test_planned_providers_are_named_as_such() -> None:
-    assert provider_class("embedded").provider == "embedded"
-    with pytest.raises(ConfigError, match="not available yet in this version"):
-        provider_class("existing")
+def test_providers_are_found_by_name_and_by_what_they_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("embedded", "kind", "existing"):
+        assert provider_class(name).provider == name
+    with pytest.raises(ConfigError, match="no provider 'minikube'"):
+        provider_class("minikube")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name, file in (("a", "state.json"), ("b", "kind.json"), ("c", "existing.json")):
+        folder = tmp_path / "labkit/clusters" / name
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    assert [provider_of(name) for name in "abcd"] == ["embedded", "kind", "existing", ""]
+    with pytest.raises(ConfigError, match="its provider is kind, not embedded"):
+        open_cluster("b", "embedded")
 
 
 def test_a_merged_kubeconfig_keeps_what_was_there(

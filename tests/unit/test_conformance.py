@@ -51,6 +51,7 @@ class FakeCluster:
     """Gives the runner a shell, as clusters do."""
 
     kubeconfig = Path("/nowhere/kubeconfig")
+    provider = "embedded"
 
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
         return ["/bin/sh", "-c", command or ""], {"PATH": "/usr/bin:/bin"}

@@ -249,6 +249,21 @@ def test_failed_pip_shows_its_error_and_leaves_no_layer(context: Path, store: im
     assert len(store.images()) == 1
 
 
+def test_an_image_of_one_program(tmp_path: Path, store: images.ImageStore) -> None:
+    program = tmp_path / "made-elsewhere"
+    program.write_text("#!/bin/sh\necho it runs as $0\n")
+    name = "quay.io/example/agent:v1"
+    image = images.from_program(name, program, "/bin/agent", links=["/agent"], env=["A=b"], store=store)
+    assert (image.tags, image.entrypoint, image.env) == ((name,), ("/bin/agent",), ("A=b",))
+    assert image.rootfs is not None and (image.rootfs / "agent").readlink() == Path("bin/agent")
+    assert subprocess.check_output([image.rootfs / "bin/agent"], text=True).startswith("it runs as")
+    again = images.from_program(name, program, "/bin/agent", links=["/agent"], env=["A=b"], store=store)
+    assert again.digest == image.digest and not store.damage(image.digest)
+    with pytest.raises(ImageError, match="cannot be written"):
+        images.from_program(name, tmp_path / "missing", "/bin/agent", store=store)
+    assert store.get(name).digest == image.digest
+
+
 def test_tag_remove_and_collect(context: Path, store: images.ImageStore) -> None:
     first = images.build(context, "a:1", store=store)
     store.tag("a:1", "docker.io/library/b")

@@ -20,8 +20,10 @@ from labkit.load import LoadResult
 from labkit.plots.style import spread
 from labkit.plots.why import policy_text, tolerances
 from labkit.record import Recording
+from labkit.record.memory import NodeMemory
+from labkit.record.outage import Settings, outage
 
-from .synthetic import HPA, hpa_run, node_run, pods_run, rollout_run
+from .synthetic import HPA, hpa_run, node_run, outage_run, pods_run, rollout_run
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,40 @@ STEPS = [
     Step("node Ready", "kubelet is posting ready status", 2.5),
 ]
 RECORDING, LOAD = hpa_run()
+TIMES = Settings(grace_s=12, period_s=1, toleration_s=11)
+OUTAGE = outage(
+    outage_run(), "worker-2", TIMES, failed_s=20, restored_s=68, deployment="web", namespace="shop"
+)
+MEMORY = NodeMemory(
+    "worker-3", capacity_mib=1024, allocatable_mib=340, threshold_mib=684, reserved_mib=0, requested_mib=0,
+    used_mib=110, system_mib=110,
+)  # fmt: skip
+POOL = pd.DataFrame(
+    [
+        ("lab", "127.240.0.1", "shop/storefront", "8080"),
+        ("lab", "127.240.0.2", "shop/back-office-catalog", "8081"),
+        ("lab", "127.240.0.2", "shop/back-office-page", "8082"),
+        ("lab", "127.240.0.3", "", ""),
+        ("", "", "shop/latecomer", "8080"),
+    ],
+    columns=["pool", "address", "service", "ports"],
+)
 THROUGHPUT = {1: 22.0, 2: 42.5, 3: 59.0, 4: 66.0, 6: 61.0}
 LAW = fit_scalability(list(THROUGHPUT), list(THROUGHPUT.values()))
 IDEAL = fit_scalability([1, 2, 3], [10, 20, 30])
+
+
+def attempts() -> pd.DataFrame:
+    """Two connectors that lose their edge and come back."""
+    began = rollout_run(14).started_at
+    rows = [
+        ("a", 8.0, "lost"),
+        ("a", 9.0, "failed"),
+        ("a", 13.0, "registered"),
+        ("b", 8.1, "lost"),
+        ("b", 99.0, "lost"),
+    ]
+    return pd.DataFrame([(pod, began + t, event) for pod, t, event in rows], columns=["pod", "at", "event"])
 
 
 def figures() -> dict[str, Figure]:
@@ -53,8 +86,18 @@ def figures() -> dict[str, Figure]:
         "hpa without load": plots.hpa_figure(RECORDING, None, HPA),
         "rollout": plots.rollout_figure(rollout_run(), marks={"set image": 10.0}),
         "failed rollout": plots.rollout_figure(rollout_run(14)),
+        "exhausted pool": plots.address_pool_figure(POOL),
+        "free pool": plots.address_pool_figure(POOL[POOL["service"] == ""]),
+        "fail-over": plots.fail_over_figure(
+            rollout_run(14), lost_s=8.0, moved_s=10.5, before="worker-1", after="worker-2"
+        ),
+        "tunnel": plots.reconnect_figure(rollout_run(14), attempts(), stopped_s=8.0, started_s=12.0),
         "pods": plots.requests_per_pod(pods_run(), marks={"a pod dies": 12.0}),
         "node": plots.node_timeline(node_run(), "worker-2", marks={"off": 20.0, "on": 68.0}),
+        "outage": plots.outage_figure({"as delivered": OUTAGE, "tuned": OUTAGE}),
+        "memory": plots.memory_figure(
+            {"nothing reserved": MEMORY, "reserved": replace(MEMORY, reserved_mib=110, allocatable_mib=230)}
+        ),
         "join": plots.join_figure(STEPS),
         "scalability": plots.scalability_figure(THROUGHPUT, LAW, machine_rps=88.0),
         "ideal scalability": plots.scalability_figure({1: 10.0, 2: 20.0, 3: 30.0}, IDEAL),
@@ -81,7 +124,7 @@ def test_every_word_is_inside_the_picture(name: str) -> None:
         assert inside or ticks or text.get_clip_on(), f"{text.get_text()!r} at {box}"
 
 
-@pytest.mark.parametrize("name", ["hpa", "rollout", "node", "join"])
+@pytest.mark.parametrize("name", ["hpa", "rollout", "node", "join", "outage", "memory"])
 def test_labels_do_not_cover_each_other(name: str) -> None:
     figure = figures()[name]
     figure.savefig("/dev/null", format="png")

@@ -42,6 +42,7 @@ READY = {
 }
 RESOURCES = {
     "/api/v1": [("pods", "Pod", True), ("nodes", "Node", False)],
+    "/apis/coordination.k8s.io/v1": [("leases", "Lease", True)],
     "/apis/apps/v1": [("deployments", "Deployment", True)],
     "/apis/autoscaling/v2": [("horizontalpodautoscalers", "HorizontalPodAutoscaler", True)],
 }
@@ -82,6 +83,7 @@ def server() -> Iterator[Server]:
     empty = {"metadata": {"resourceVersion": "1"}, "items": []}
     for path in (
         "/api/v1/nodes",
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
         "/apis/apps/v1/namespaces/shop/deployments",
         "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers",
     ):

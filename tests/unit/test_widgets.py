@@ -95,3 +95,18 @@ def test_widget_is_updated() -> None:
     recorder.state["nodes"] = {}
     dashboard.stop()
     assert "w1" not in dashboard._widget.value
+
+
+def test_more_rows_are_shown_and_a_line_comes_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    board = widgets.Dashboard(
+        Recorder(),  # type: ignore[arg-type]
+        live=False,
+        text_every_s=0,
+        rows=lambda: [("customers", "99 % <good>")],
+    )
+    board.start()
+    board.tell()
+    board.stop()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.endswith("| customers: 99 % <good>") for line in lines)
+    assert "99 % &lt;good&gt;" in widgets.as_html(board._view())

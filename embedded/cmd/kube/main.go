@@ -52,6 +52,7 @@ var applets = map[string]applet{
 		return metricsserver.NewMetricsServerCommand(genericapiserver.SetupSignalContext().Done())
 	})},
 	"coredns": {"cluster DNS", runCoreDNS},
+	"join":    {"find a cluster and trust it, as `kubeadm join` does", runJoin},
 	"node":    {"a node: the kubelet with pods as processes", runNode},
 	"vip":     {"Service proxy, pod ranges, kubelet certificates, volumes", func(_ string, args []string) error { return vip.Main(args, os.Stderr) }},
 }

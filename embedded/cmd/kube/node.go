@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"labkit.dev/embedded/join"
 	"labkit.dev/embedded/node"
 	"labkit.dev/embedded/runtime"
 )
@@ -27,4 +28,16 @@ func runNode(_ string, args []string) error {
 			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		})
 	})
+}
+
+// runJoin is the discovery that comes before a node's first start.
+func runJoin(_ string, args []string) error {
+	options, err := join.ParseFlags(args, os.Stdin, os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return join.Discover(options)
 }

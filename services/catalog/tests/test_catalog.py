@@ -14,7 +14,7 @@ from chassis.settings import SettingError
 GOOD = '[[products]]\nsku = "mug"\nname = "Mug"\nprice_cents = {cents}\n'
 
 
-def until(condition: Any, seconds: float = 5) -> None:
+def until(condition: Any, seconds: float = 30) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -52,7 +52,7 @@ def test_a_broken_file_is_refused_with_its_place(text: str, reason: str) -> None
 
 def test_no_start_without_a_catalogue(start: Any, tmp_path: Path) -> None:
     catalog = start("catalog", wait=False, CATALOG_FILE=str(tmp_path / "none.toml"))
-    assert catalog.process.wait(10) == 1
+    assert catalog.process.wait(60) == 1
     assert "none.toml cannot be read: No such file" in catalog.log.read_text()
 
 

@@ -209,7 +209,6 @@ def test_a_bad_setting_is_named(start: Any, variable: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_starting_is_quick_and_small(start: Any, service: str) -> None:
+def test_a_service_is_small(start: Any, service: str) -> None:
     running = start(service)
-    assert running.metric("process_cpu_seconds_total") < 1.2
     assert running.metric("process_resident_memory_bytes") < 64e6

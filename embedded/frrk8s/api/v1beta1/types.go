@@ -98,8 +98,8 @@ type CommunityPrefixes struct {
 
 // AsPathPrependPrefixes are prefixes whose path is made longer.
 type AsPathPrependPrefixes struct {
-	Prefixes []string `json:"prefixes,omitempty"`
-	Count    uint8    `json:"count,omitempty"`
+	Prefixes      []string `json:"prefixes,omitempty"`
+	AsPathPrepend uint8    `json:"asPathPrepend,omitempty"`
 }
 
 // BFDProfile are settings of bidirectional forwarding detection.
@@ -136,9 +136,12 @@ func (in *FRRConfigurationSpec) DeepCopy() *FRRConfigurationSpec {
 		return nil
 	}
 	out := new(FRRConfigurationSpec)
-	roundTrip(in, out)
+	in.DeepCopyInto(out)
 	return out
 }
+
+// DeepCopyInto copies by way of JSON.
+func (in *FRRConfigurationSpec) DeepCopyInto(out *FRRConfigurationSpec) { roundTrip(in, out) }
 
 func roundTrip(from, to any) {
 	raw, err := json.Marshal(from)

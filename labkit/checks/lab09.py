@@ -1,0 +1,117 @@
+"""Checks of lab 09: the game day."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labkit.addons.argocd import ArgoCD
+from labkit.checks.core import Finding, expect
+from labkit.checks.objects import seen
+from labkit.checks.registry import define
+from labkit.cluster import Cluster
+from labkit.gameday import Game
+from labkit.gameday.build import SERVICES
+from labkit.gameday.gitops import APPLICATION
+from labkit.kube import dig
+from labkit.kube.conditions import rollout_lacks
+from labkit.kube.connection import NotFound
+from labkit.kube.objects import condition, is_true
+
+SHOP = "shop"
+
+
+@define(
+    "09-system-stands", "The finished system stands: shop, load balancer, Argo CD, autoscaler", deadline_s=90
+)
+def system_stands(cluster: Cluster) -> Iterator[Finding]:
+    """Argo CD has synchronized the shop; it has an external address, and an autoscaler sees its pods."""
+    for name in SERVICES:
+        deployment = cluster.kube.find("Deployment", name, namespace=SHOP)
+        lacks = rollout_lacks(deployment) if deployment else "it is not there"
+        yield expect(not lacks, f"{name} runs", lacks)
+    service = cluster.kube.find("Service", "frontend", namespace=SHOP)
+    address = dig(service, "status.loadBalancer.ingress[0].ip")
+    yield expect(
+        address is not None, "the shop has an address for the world outside", "its Service has none yet"
+    )
+    yield _synced(cluster)
+    hpa = cluster.kube.find("HorizontalPodAutoscaler", "pricing", namespace=SHOP)
+    there = seen(cluster, "HorizontalPodAutoscaler", SHOP)
+    said = condition(hpa, "ScalingActive").get("message", "it has not looked yet") if hpa else there
+    active = hpa is not None and condition(hpa, "ScalingActive").get("status") == "True"
+    yield expect(active, "the autoscaler sees the CPU of pricing", said)
+
+
+@define("09-shift-over", "The shift is over, and so is every incident", deadline_s=5)
+def shift_over(game: Game) -> Iterator[Finding]:
+    """Every incident of the script struck, was noticed, and is over."""
+    over = game.engine.over
+    yield expect(over, "the shift is over", "it goes on; game.wait() waits for its end")
+    if not over:
+        return
+    for row in game.outcomes.to_dict("records"):
+        fault = game.engine.fault(int(row["number"]))
+        last = game.engine.signs
+        last = last[last["number"] == row["number"]]
+        saw = str(last["text"].iloc[-1]) if len(last) else "nobody looked at it"
+        text = f"incident {row['number']}, {fault.title}, is over"
+        yield expect(row["state"] == "recovered", text, f"at the end of the shift: {saw}")
+
+
+@define("09-report-kept", "The report of your own shift is kept, with your answers", deadline_s=0)
+def report_kept(game: Game, folder: str | Path) -> Iterator[Finding]:
+    """report.html and summary.json are of this very shift, and each question has an answer."""
+    path = Path(folder)
+    page, summary = path / "report.html", _summary(path / "summary.json")
+    yield expect(page.is_file(), f"there is {page}", f"{path} has: {_names(path)}")
+    mine = summary.get("started_at") == round(game.traffic.started_at, 3)
+    yield expect(
+        mine, "it is of this shift", "what is there is of another one" if summary else "there is none"
+    )
+    answers = summary.get("answers", {})
+    empty = [question for question, answer in answers.items() if not answer]
+    yield expect(
+        bool(answers) and not empty,
+        "each question has an answer",
+        f"without one: {', '.join(empty) or 'all'}",
+    )
+
+
+@define("09-cleaned-up", "All nodes are back, and what the game brought is gone", deadline_s=90)
+def cleaned_up(cluster: Cluster) -> Iterator[Finding]:
+    """No Application, no namespaces shop and campaign, every node Ready."""
+    try:
+        there = cluster.kube.find("Application", APPLICATION, namespace="argocd") is not None
+    except NotFound:
+        there = False
+    yield expect(not there, "Argo CD has let go of the shop", f"there is still an Application {APPLICATION}")
+    for name in (SHOP, "campaign"):
+        space = cluster.kube.find("Namespace", name)
+        phase = dig(space, "status.phase", "")
+        yield expect(space is None or phase == "Terminating", f"the namespace {name} goes", f"it is {phase}")
+    lost = [dig(node, "metadata.name") for node in cluster.kube.list("Node") if not is_true(node, "Ready")]
+    yield expect(not lost, "every node is Ready", f"not Ready: {', '.join(lost)}")
+
+
+def _synced(cluster: Cluster) -> Finding:
+    try:
+        status = ArgoCD(cluster).application(APPLICATION).status()
+    except NotFound as error:
+        return expect(False, "Argo CD keeps the shop as git says", error.message)
+    good = status.sync == "Synced" and status.health == "Healthy"
+    return expect(good, "Argo CD keeps the shop as git says", str(status))
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _names(folder: Path) -> str:
+    return ", ".join(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else "nothing"

@@ -1,0 +1,346 @@
+"""KindCluster: what notebooks hold, on nodes that are containers of a Docker engine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from functools import cached_property, partial
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from labkit.cluster.base import Cluster, ClusterStatus, check_options
+from labkit.cluster.forward import Forwards
+from labkit.cluster.join import Join
+from labkit.cluster.kind.config import Host
+from labkit.cluster.kind.create import bring_up, get_parts, note_addresses, start, wanted_images
+from labkit.cluster.kind.engine import Engine, exec_argv
+from labkit.cluster.kind.images import build, obtain
+from labkit.cluster.kind.load import load
+from labkit.cluster.kind.reach import Relay, has_route
+from labkit.cluster.kind.state import CONTROL_PLANE, KindDirectory, KindNode, KindOptions, KindState
+from labkit.cluster.kind.status import read_status
+from labkit.cluster.kind.tear_down import tear_down
+from labkit.cluster.kind.workers import Workers
+from labkit.cluster.kubelet import taints as check_taints
+from labkit.cluster.phases import Listener, Step, phase, silent
+from labkit.cluster.state import check_name, check_size
+from labkit.errors import ClusterError, ConfigError, KubeError, LabkitError
+from labkit.kube import dig
+
+if TYPE_CHECKING:
+    from labkit.images import Image
+
+_POOL = 250
+_SHELL = """
+printf 'nameserver {dns}\\noptions ndots:5\\n' >/run/labkit-resolv.conf
+echo search default.svc.cluster.local svc.cluster.local cluster.local >>/run/labkit-resolv.conf
+mount --bind /run/labkit-resolv.conf /etc/resolv.conf
+exec {inner}
+"""
+
+
+class KindCluster(Cluster):
+    """A cluster of node containers.
+
+    Options of `up` are the fields of `labkit.cluster.kind.state.KindOptions`.
+    """
+
+    provider = "kind"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.directory = KindDirectory(name)
+        self.engine = Engine()
+
+    @classmethod
+    def prepare(cls, listener: Listener = silent) -> None:
+        """Get kind and the images that `up` needs, and ask the engine before that."""
+        engine = Engine()
+        engine.info()
+        get_parts(engine, wanted_images(KindOptions()), listener)
+
+    @classmethod
+    def up(cls, name: str, listener: Listener = silent, **options: Any) -> Self:
+        """Create the cluster, or start what is missing of it; complete when it returns."""
+        check_options(options, [field.name for field in fields(KindOptions)])
+        cluster = cls(name)
+        bring_up(cluster.engine, cluster.directory, listener, options)
+        return cluster
+
+    @classmethod
+    def open(cls, name: str) -> Self:
+        """A cluster that exists, running or not.
+
+        Raises:
+            ClusterError: there is none.
+        """
+        cluster = cls(name)
+        if cluster.directory.read() is None:
+            raise ClusterError(f"There is no cluster {name!r} of kind.", f"`labkit up {name}` makes it.")
+        return cluster
+
+    @property
+    def kubeconfig(self) -> Path:
+        """admin.kubeconfig in the cluster's directory."""
+        return self.directory.kubeconfig
+
+    def status(self) -> ClusterStatus:
+        """Read from the engine and the API."""
+        return read_status(self)
+
+    def down(self) -> None:
+        """Remove the cluster's containers, its network and its directory."""
+        with self.directory.locked(partial(print, file=sys.stderr, flush=True)):
+            self._forwards.close()
+            tear_down(self.engine, self.directory)
+        self.__dict__.pop("kube", None)
+
+    def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
+        """`docker build`, then the image is loaded into the workers."""
+        wanted = wanted_images(self._state().options)
+        image = build(self.engine, path, tag, build_args, wanted, silent)
+        self._load(image.tags[0], Step("image", silent, ""))
+        return image
+
+    def provide_image(self, name: str, listener: Listener = silent) -> None:
+        """Pull or build an upstream image, and load it into the nodes."""
+        obtain(self.engine, name, wanted_images(self._state().options), listener)
+        with phase("image", listener, name) as step:
+            self._load(name, step, everywhere=True)
+            step.tell(f"{name} is on all nodes")
+
+    def _load(self, name: str, step: Step, *, everywhere: bool = False) -> None:
+        """Into the workers that run, and into those that come later."""
+        state = self._state()
+        up = {
+            each.name for each in self.engine.containers(self.directory.kind_name) if each.state == "running"
+        }
+        boxes = [node.container for node in state.nodes.values() if node.container in up]
+        if everywhere and self.directory.control_plane in up:
+            boxes.append(self.directory.control_plane)
+        load(self.engine, [name], boxes, step)
+        with self.directory.changed() as now:
+            if name not in now.images:
+                now.images.append(name)
+
+    def load_balancer_range(self) -> tuple[str, str]:
+        """The last 250 addresses of the cluster's own network (the last quarter of a small one).
+
+        Docker gives addresses to containers from the network's beginning.
+        """
+        network = self.engine.network(self.directory.kind_name)
+        if network is None:
+            raise ClusterError(f"Cluster {self.name!r} has no network.", f"labkit up {self.name}")
+        subnet = IPv4Network(network["IPAM"]["Config"][0]["Subnet"])
+        last = subnet.broadcast_address - 1
+        return str(IPv4Address(int(last) - min(_POOL, subnet.num_addresses // 4) + 1)), str(last)
+
+    def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
+        meta, address = service["metadata"], dig(service, "spec.clusterIP", "")
+        if address in ("", "None"):
+            raise ClusterError(
+                f"Service {meta['name']!r} has no address of its own.",
+                "Headless Services have only DNS names.",
+            )
+        node = self._address_of_control_plane()
+        if not has_route(node):
+            return self._forwards.to(meta["namespace"], f"service/{meta['name']}", port)
+        given = [entry["ip"] for entry in dig(service, "status.loadBalancer.ingress", []) if entry.get("ip")]
+        return (given[0], port) if given else (node, self._relay.port(address, port))
+
+    @cached_property
+    def _relay(self) -> Relay:
+        return Relay(self.engine, self.directory.control_plane)
+
+    @cached_property
+    def _forwards(self) -> Forwards:
+        return Forwards(self.kubeconfig)
+
+    def _address_of_control_plane(self) -> str:
+        """Its address as it is written down; asked of the engine where nobody answers there."""
+        state = self._state()
+        if has_route(state.address):
+            return state.address
+        self._relay.forget()
+        note_addresses(self.engine, self.directory)
+        return self._state().address
+
+    def component_urls(self) -> dict[str, str]:
+        """Where scheduler and controller manager answer; forwarded where there is no route."""
+        ports = {"controller-manager": 10257, "scheduler": 10259}
+        node = self._address_of_control_plane()
+        if has_route(node):
+            return {name: f"https://{node}:{port}" for name, port in ports.items()}
+        return {
+            name: "https://{}:{}".format(
+                *self._forwards.to("kube-system", f"pod/kube-{name}-{CONTROL_PLANE}", port)
+            )
+            for name, port in ports.items()
+        }
+
+    def add_worker(
+        self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
+        labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
+        limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
+    ) -> Join:  # fmt: skip
+        """See Cluster.add_worker; a size that the machine has not got is refused."""
+        if token or ca_cert_hash:
+            self._cannot("let a worker join with a token that is given")
+        with self.directory.changed() as state:
+            chosen = check_name(name or _free_name(state))
+            if chosen in (*state.nodes, CONTROL_PLANE):
+                names = ", ".join([CONTROL_PLANE, *state.nodes])
+                raise ClusterError(f"There is a node {chosen!r} already.", f"Nodes: {names}.")
+            size = (cpus or state.options.cpus, memory or state.options.memory)
+            check_size(*size)
+            check_taints(taints or [])
+            lacking = self._host.fits(*size)
+            if lacking and (cpus or memory):
+                raise ConfigError(
+                    f"A worker cannot have {lacking}.", "The nodes share the machine of the engine."
+                )
+            container = f"{self.directory.kind_name}-{chosen}"
+            state.nodes[chosen] = KindNode(container, *size, labels=labels or {}, taints=taints or [])
+        node, image = state.nodes[chosen], state.image
+        return self._workers.join(self.kube, chosen, node, image, approve=approve, limit_s=limit_s)
+
+    def remove_worker(self, name: str, *, drain: bool = False) -> None:
+        """Remove a worker: its container with all that is in it, its pods, and its Node object.
+
+        Args:
+            drain: first move its pods elsewhere, as `kubectl drain` does; else they are lost.
+        """
+        node = self._node(name)
+        if drain:
+            moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+            self.kubectl("drain", name, *moved)
+        box = node.container
+        states = {each.name: each.state for each in self.engine.containers(self.directory.kind_name)}
+        if states.get(box) == "paused":
+            self.engine.run("unpause", box)
+        if box in states:
+            self.engine.run("rm", "--force", "--volumes", box, limit_s=120)
+        for pod in self.kube.list("Pod", everywhere=True, fields=f"spec.nodeName={name}"):
+            meta = pod["metadata"]
+            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+            with suppress(KubeError):
+                self.kube.request("DELETE", path, query={"gracePeriodSeconds": 0})
+        with suppress(KubeError):
+            self.kube.request("DELETE", f"/api/v1/nodes/{name}")
+        with self.directory.changed() as state:
+            state.nodes.pop(name, None)
+
+    def stop_kubelet(self, name: str) -> None:
+        """`systemctl stop kubelet` in the node. Its pods run on."""
+        self.engine.exec(self._node(name).container, "systemctl", "stop", "kubelet")
+
+    def start_kubelet(self, name: str) -> None:
+        """`systemctl start kubelet` in the node; it takes over the pods it finds."""
+        self.engine.exec(self._node(name).container, "systemctl", "start", "kubelet")
+
+    def freeze(self, name: str) -> None:
+        """`docker pause`: every process of the node stops where it is."""
+        self.engine.run("pause", self._node(name).container)
+
+    def thaw(self, name: str) -> None:
+        """`docker unpause`."""
+        self.engine.run("unpause", self._node(name).container)
+
+    def lose(self, name: str) -> None:
+        """`docker kill`, as a power cut; `labkit up` leaves it so."""
+        node = self._node(name)
+        with self.directory.changed() as state:
+            state.nodes[name].lost = True
+        with suppress(ClusterError):  # it does not run
+            self.engine.run("kill", node.container)
+
+    def restore(self, name: str) -> None:
+        """`docker start`; where it comes back with another address, its kubelet gets another certificate."""
+        node = self._node(name)
+        with self.directory.changed() as state:
+            state.nodes[name].lost = False
+        there = {each.name: each for each in self.engine.containers(self.directory.kind_name)}
+        if node.container not in there:
+            raise ClusterError(
+                f"The container of {name} is gone.", f"`labkit up {self.name}` joins a new one."
+            )
+        start(self.engine, there[node.container])
+        note_addresses(self.engine, self.directory)
+        if self._node(name).address != node.address:
+            with suppress(LabkitError):
+                self._workers.certify(self.kube, {name: node.container})
+
+    def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
+        """Of node-NAME the kubelet's journal, of the control plane's components their pods' logs."""
+        names = [component] if component else [f"node-{name}" for name in self._boxes()]
+        for name in names:
+            argv = self._log_command(name, follow=follow and bool(component), tail=tail)
+            if not component:
+                print(f"== {name}", flush=True)
+            subprocess.run(argv, stdin=subprocess.DEVNULL, check=False)
+
+    def _log_command(self, component: str, *, follow: bool, tail: int) -> list[str]:
+        boxes = self._boxes()
+        node = component.removeprefix("node-")
+        if component.startswith("node-") and node in boxes:
+            journal = ["journalctl", "-u", "kubelet", "--no-pager", "-o", "cat", "-n", str(tail)]
+            return exec_argv(self.engine, boxes[node], [*journal, *(["-f"] if follow else [])])
+        pods = self.kube.list("Pod", namespace="kube-system")
+        names = sorted(pod["metadata"]["name"] for pod in pods)
+        pod = next((p for p in names if p == component or p.startswith(f"{component}-")), "")
+        if not pod:
+            known = ", ".join([*(f"node-{box}" for box in boxes), *names])
+            raise ConfigError(f"There is no log of {component!r}.", f"Logs: {known}.")
+        from labkit.tools import kubectl
+
+        argv = [str(kubectl()), "--kubeconfig", str(self.kubeconfig), "-n", "kube-system", "logs", pod]
+        return [*argv, f"--tail={tail}", *(["-f"] if follow else [])]
+
+    def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
+        """A shell on the control plane's machine, with names and addresses as a pod has them."""
+        dns = self.kube.get("Service", "kube-dns", namespace="kube-system")["spec"]["clusterIP"]
+        inner = f"bash -c {shlex.quote(command)}" if command is not None else "bash -l"
+        script = _SHELL.format(dns=dns, inner=inner)
+        terminal = command is None and sys.stdin.isatty()
+        argv = ["unshare", "--mount", "sh", "-c", script]
+        box = self.directory.control_plane
+        return exec_argv(self.engine, box, argv, terminal=terminal), dict(os.environ)
+
+    def _boxes(self) -> dict[str, str]:
+        """Node → container."""
+        nodes = {name: node.container for name, node in self._state().nodes.items()}
+        return {CONTROL_PLANE: self.directory.control_plane, **nodes}
+
+    @cached_property
+    def _host(self) -> Host:
+        return Host.of(self.engine.info())
+
+    @property
+    def _workers(self) -> Workers:
+        return Workers(self.engine, self.directory, self._host)
+
+    def _state(self) -> KindState:
+        state = self.directory.read()
+        if state is None or not state.ready:
+            raise ClusterError(
+                f"Cluster {self.name!r} was not completely created.",
+                f"`labkit up {self.name}` does it again, `labkit down {self.name}` removes it.",
+            )
+        return state
+
+    def _node(self, name: str) -> KindNode:
+        nodes = self._state().nodes
+        if name not in nodes:
+            raise ClusterError(f"There is no worker {name!r}.", f"Workers: {', '.join(nodes) or 'none'}.")
+        return nodes[name]
+
+
+def _free_name(state: KindState) -> str:
+    """worker-N with the lowest number that no worker has."""
+    return next(f"worker-{n}" for n in range(1, len(state.nodes) + 2) if f"worker-{n}" not in state.nodes)

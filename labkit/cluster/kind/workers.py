@@ -1,0 +1,136 @@
+"""A worker that joins a kind cluster later: a node container, joined by kubeadm with a bootstrap token."""
+
+from __future__ import annotations
+
+import time
+
+import yaml
+
+from labkit.cluster.join import Join, Token
+from labkit.cluster.kind.config import (
+    PATCHES,
+    Host,
+    Joining,
+    authority_of,
+    join_configuration,
+    kubelet_configuration,
+)
+from labkit.cluster.kind.engine import CLUSTER_LABEL, OWN_LABEL, ROLE_LABEL, Engine
+from labkit.cluster.kind.load import load
+from labkit.cluster.kind.serving import approve_serving
+from labkit.cluster.kind.state import KindDirectory, KindNode
+from labkit.cluster.phases import Step, silent
+from labkit.errors import ClusterError, WaitTimeout
+from labkit.kube import Kube
+
+API_PORT = 6443
+_BOOT_S = 90.0
+_SERVING_S = 60.0
+_SOCKET = "/run/containerd/containerd.sock"
+
+
+class Workers:
+    """Node containers of one cluster, besides those that kind made.
+
+    Args:
+        host: the machine that the containers share.
+    """
+
+    def __init__(self, engine: Engine, directory: KindDirectory, host: Host) -> None:
+        self.engine, self.directory, self.host = engine, directory, host
+
+    def join(
+        self,
+        kube: Kube,
+        name: str,
+        node: KindNode,
+        image: str,
+        *,
+        approve: bool = True,
+        limit_s: float = 120.0,
+    ) -> Join:
+        """Start a worker's container and let it join; hands back its steps."""
+
+        def start(token: Token) -> str:
+            address = self._boot(node.container, image)
+            self._load_images(node.container)
+            self._kubeadm(name, node, address, token, limit_s)
+            with self.directory.changed() as state:
+                if name in state.nodes:
+                    state.nodes[name].address = address
+            return f"{name} with token {token.id}.…, container {node.container}, address {address}"
+
+        def finish() -> None:
+            self.certify(kube, {name: node.container})
+
+        return Join(kube, name, start, approve=approve, limit_s=limit_s, finish=finish)
+
+    def certify(self, kube: Kube, nodes: dict[str, str]) -> None:
+        """Approve the serving certificates of nodes, for the addresses that their containers have.
+
+        Args:
+            nodes: node → container.
+
+        Raises:
+            WaitTimeout: a kubelet has not asked for one.
+        """
+        addresses = {each.name: each.address for each in self.engine.containers(self.directory.kind_name)}
+        allowed = {name: {name, box, addresses.get(box, "")} - {""} for name, box in nodes.items()}
+        missing = approve_serving(kube, allowed, _SERVING_S)
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise WaitTimeout(
+                f"The kubelet of {names} has not asked for a serving certificate within {_SERVING_S:.0f} s.",
+                f"`labkit logs node-{min(missing)} -c {self.directory.name}` shows its log.",
+            )
+
+    def _boot(self, container: str, image: str) -> str:
+        """Run the container, wait for its containerd, and return its address."""
+        if self.engine.attempt("inspect", container).returncode == 0:  # left by a join that was cut off
+            self.engine.run("rm", "-f", "-v", container)
+        self.engine.run(*self._arguments(container, image), limit_s=120)
+        deadline = time.monotonic() + _BOOT_S
+        while self.engine.attempt("exec", container, "test", "-S", _SOCKET).returncode:
+            if time.monotonic() > deadline:
+                said = self.engine.attempt("logs", "--tail", "5", container).stdout.strip()
+                raise ClusterError(
+                    f"The node container {container} has not booted in {_BOOT_S:.0f} s: {said}"
+                )
+            time.sleep(0.2)
+        found = {each.name: each.address for each in self.engine.containers(self.directory.kind_name)}
+        return found[container]
+
+    def _arguments(self, container: str, image: str) -> list[str]:
+        """As kind v0.33 runs its nodes (its pkg/cluster/internal/providers/docker/provision.go)."""
+        name = self.directory.kind_name
+        return [
+            "run", "--name", container, "--hostname", container,
+            "--label", f"{CLUSTER_LABEL}={name}", "--label", f"{ROLE_LABEL}=worker",
+            "--label", f"{OWN_LABEL}={self.directory.name}",
+            "--privileged", "--security-opt", "seccomp=unconfined",
+            "--security-opt", "apparmor=unconfined",
+            "--tmpfs", "/tmp", "--tmpfs", "/run", "--volume", "/var",
+            "--volume", "/lib/modules:/lib/modules:ro", "--detach", "--tty", "--net", name,
+            "--restart=on-failure:1", "--init=false", "--cgroupns=private", image,
+        ]  # fmt: skip
+
+    def _load_images(self, container: str) -> None:
+        """Before it joins: a pod that starts to pull goes on pulling, although the image is there by then."""
+        state = self.directory.read()
+        if state and state.images:
+            names = [name for name in state.images if self.engine.image(name)]
+            load(self.engine, names, [container], Step("images", silent, ""))
+
+    def _kubeadm(self, name: str, node: KindNode, address: str, token: Token, limit_s: float) -> None:
+        authority = authority_of(self.directory.kubeconfig)
+        to = Joining(f"{self.directory.control_plane}:{API_PORT}", authority, str(token))
+        config = join_configuration(name, node, address, self.directory.kind_name, to, limit_s)
+        size = kubelet_configuration(self.host, node.cpus, node.memory)
+        self._write(node.container, "/kind/kubeadm.conf", config)
+        self._write(node.container, f"{PATCHES}/kubeletconfiguration+merge.yaml", yaml.safe_dump(size))
+        join = "kubeadm join --config /kind/kubeadm.conf --v=5 >/kind/join.log 2>&1"
+        self.engine.run("exec", "-d", node.container, "sh", "-c", join)
+
+    def _write(self, container: str, path: str, text: str) -> None:
+        script = f'umask 077; mkdir -p "$(dirname {path})"; cat >{path}'
+        self.engine.exec(container, "sh", "-c", script, input=text)

@@ -1,0 +1,61 @@
+"""The bare repositories of a directory."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+from dulwich.errors import NotGitRepository
+from dulwich.repo import Repo
+from dulwich.server import Backend, BackendRepo
+
+NOTHING = b"0" * 40
+
+
+class Repositories(Backend):
+    """Repositories by name; those that are named and not there yet are made, with the branch main."""
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self._root, self._names = root, names
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        for name in names:
+            folder = self.folder(name)
+            if not (folder / "HEAD").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                Repo.init_bare(str(folder), default_branch=b"main").close()
+
+    def folder(self, name: str) -> Path:
+        """Where a repository is."""
+        return self._root / f"{name}.git"
+
+    def lock(self, name: str) -> threading.Lock:
+        """One push at a time."""
+        return self._locks[name]
+
+    def find(self, path: str) -> str:
+        """The repository that a request is about: "/shop.git/info/refs" is of "shop"; "" for none."""
+        name = path.strip("/").partition("/")[0].removesuffix(".git")
+        return name if name in self._names else ""
+
+    def refs(self, name: str) -> dict[bytes, bytes]:
+        """Branches and tags, and the commits that they point to."""
+        with Repo(str(self.folder(name))) as repository:
+            refs = repository.get_refs()
+        return {ref: commit for ref, commit in refs.items() if ref.startswith(b"refs/")}
+
+    def moved(self, before: dict[bytes, bytes], after: dict[bytes, bytes]) -> list[tuple[str, str, str]]:
+        """Refs that differ, with their commits before and after."""
+        return [
+            (ref.decode(), before.get(ref, NOTHING).decode(), after.get(ref, NOTHING).decode())
+            for ref in sorted(before.keys() | after.keys())
+            if before.get(ref) != after.get(ref)
+        ]
+
+    def open_repository(self, path: str | bytes) -> BackendRepo:
+        """For dulwich: a repository by the path of its URL."""
+        text = path.decode() if isinstance(path, bytes) else path
+        name = self.find(text)
+        if not name:
+            raise NotGitRepository(f"no repository {text}")
+        return Repo(str(self.folder(name)))  # type: ignore[return-value]  # dulwich's own Repo

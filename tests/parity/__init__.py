@@ -1,0 +1,1 @@
+"""One suite of behaviours, run against every provider; docs/parity.md is made from its results."""

@@ -1,0 +1,499 @@
+"""The game day: same seed, same script; the engine goes on whatever happens; numbers from known data."""
+
+from __future__ import annotations
+
+import math
+import random
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from labkit import load
+from labkit.errors import ConfigError, KubeError, LabError
+from labkit.gameday.compose import stories
+from labkit.gameday.efficiency import efficiency, needed_replicas
+from labkit.gameday.engine import AGAIN_S, TRIES, Engine, Operator
+from labkit.gameday.faults.bad_deploy import RELEASES
+from labkit.gameday.faults.base import Fault, Sign
+from labkit.gameday.outcome import SIGNS, STRIKES, outcomes, suffering
+from labkit.gameday.reflect import reflect
+from labkit.gameday.report import Report
+from labkit.gameday.script import CALM_RPS, KINDS, SURGE_RPS, make_script
+from labkit.gameday.slo import MONTH_MINUTES, Objective, availability, judge, per_second, spent, with_pending
+
+OBJECTIVE = Objective(99.0, 1000)
+NAN = float("nan")
+
+
+# The script
+
+
+def test_same_seed_same_script_and_another_seed_another_one() -> None:
+    assert make_script(7, "ci") == make_script(7, "ci")
+    orders = {tuple(one.kind for one in make_script(seed, "ci").incidents) for seed in range(30)}
+    assert len(orders) > 15
+    assert {frozenset(order) for order in orders} == {frozenset(KINDS)}
+
+
+@pytest.mark.parametrize("speed", ["ci", "class"])
+def test_every_incident_has_its_room(speed: str) -> None:
+    for seed in range(20):
+        script = make_script(seed, speed)
+        begins = [one.begin_s for one in script.incidents]
+        rooms = [script.pace.room_s[one.kind] for one in script.incidents]
+        assert begins[0] >= script.pace.warm_up_s
+        for begin, room, after in zip(begins, rooms, [*begins[1:], script.duration_s], strict=True):
+            assert after >= begin + room
+    assert make_script(1, "ci").duration_s < 170
+
+
+def test_leaving_one_out_changes_nothing_of_the_others() -> None:
+    whole, part = make_script(3), make_script(3, kinds=[kind for kind in KINDS if kind != "drift"])
+    assert [(o.kind, o.choice) for o in whole.incidents if o.kind != "drift"] == [
+        (o.kind, o.choice) for o in part.incidents
+    ]
+    assert [o.number for o in part.incidents] == [1, 2, 3, 4]
+
+
+def test_what_cannot_be_scripted_is_refused() -> None:
+    for wrong in ({"speed": "slow"}, {"kinds": ["earthquake"]}, {"kinds": []}):
+        with pytest.raises(ConfigError):
+            make_script(1, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_surge_is_in_the_load_and_the_load_lasts_through_overtime() -> None:
+    script = make_script(5, "ci")
+    profile = script.profile()
+    begin = next(one.begin_s for one in script.incidents if one.kind == "load-surge")
+    assert profile.rate(begin - 0.1) == CALM_RPS
+    assert profile.rate(begin + script.pace.surge_s - 1) == SURGE_RPS
+    assert profile.rate(begin + script.pace.surge_s + 0.1) == CALM_RPS
+    assert profile.duration_s >= script.limit_s
+    calm = make_script(5, "ci", ["drift"]).profile()
+    assert set(calm.rate(np.arange(0, 20.0))) == {CALM_RPS}
+
+
+# The service level
+
+
+def requests(rows: list[tuple[float, float, int, str]]) -> pd.DataFrame:
+    """(t, latency_ms, status, degraded) of each request."""
+    frame = pd.DataFrame(rows, columns=["t_scheduled_s", "latency_ms", "status", "degraded"])
+    return frame.assign(failed=(frame["status"] == 0) | (frame["status"] >= 400))
+
+
+def steady(end_s: float, bad: Any = lambda _t: False, every_s: float = 0.1) -> pd.DataFrame:
+    times = np.arange(0, end_s, every_s)
+    return requests([(float(t), 20.0, 500 if bad(t) else 200, "") for t in times])
+
+
+def test_a_request_is_good_when_answered_whole_and_in_time() -> None:
+    judged = judge(
+        requests(
+            [
+                (0, 10, 200, ""),
+                (1, 1500, 200, ""),
+                (2, 10, 200, "pricing"),
+                (3, 4000, 0, ""),
+                (4, 5, 503, "pricing"),
+            ]
+        ),
+        OBJECTIVE,
+    )
+    assert judged["verdict"].tolist() == ["good", "slow", "degraded", "failed", "failed"]
+    assert judged["bad"].tolist() == [False, True, True, True, True]
+    assert judged["done_s"].tolist()[3] == 7
+
+
+def test_the_budget_is_what_the_objective_allows() -> None:
+    judged = judge(steady(60, lambda t: 10 <= t < 13), OBJECTIVE)  # 600 requests, 30 of them bad
+    level = availability(judged, OBJECTIVE)
+    assert (level.requests, level.bad, level.budget) == (600, 30, pytest.approx(6))
+    assert level.percent == pytest.approx(95)
+    assert level.spent_percent == pytest.approx(500)
+    assert level.outage_minutes == pytest.approx(0.05, rel=0.01)
+    assert level.month_percent == pytest.approx(100 * 0.05 / (MONTH_MINUTES * 0.01), rel=0.01)
+    assert spent(judged)["bad"].iloc[[0, 115, -1]].tolist() == [0, 16, 30]
+    table = per_second(judged, 2.0)
+    assert table[["good", "slow", "degraded", "failed"]].to_numpy().sum() * 2 == 600
+    assert table.loc[table["failed"] > 0, "t_seconds"].tolist() == [11, 13]
+
+
+def test_without_requests_nothing_is_promised_or_spent() -> None:
+    level = availability(judge(requests([]), OBJECTIVE), OBJECTIVE)
+    assert math.isnan(level.percent) and level.spent_percent == 0
+    for wrong in (100, 0):
+        with pytest.raises(ConfigError):
+            Objective(wrong)
+
+
+def test_a_request_without_an_answer_is_bad_as_soon_as_it_is_late() -> None:
+    arrivals = np.arange(0, 20, 0.1)
+    answered = steady(20)
+    known = answered[(answered["t_scheduled_s"] < 5) | (answered["t_scheduled_s"] > 8)]
+    judged = judge(with_pending(known[known["t_scheduled_s"] < 8.5], arrivals, 9.0, OBJECTIVE), OBJECTIVE)
+    assert judged.loc[judged["bad"], "t_seconds"].between(4.99, 7.4).all()
+    assert judged["bad"].sum() == 23 and set(judged.loc[judged["bad"], "verdict"]) == {"slow"}
+    assert with_pending(answered, arrivals, 30.0, OBJECTIVE) is answered
+
+
+# Detected and recovered
+
+
+def strikes(*rows: tuple[int, bool, float]) -> pd.DataFrame:
+    return pd.DataFrame([(n, "drift", hurts, struck, NAN) for n, hurts, struck in rows], columns=STRIKES)
+
+
+def signs(*rows: tuple[int, float, bool, bool]) -> pd.DataFrame:
+    return pd.DataFrame([(*row, "seen") for row in rows], columns=SIGNS)
+
+
+def test_customers_suffer_from_a_tenth_of_bad_answers() -> None:
+    times = np.arange(0, 10, 0.1)
+    one_in_twenty, one_in_eight = (np.arange(100) % each == 0 for each in (20, 8))
+    at = np.array([5.0])
+    assert not suffering(times, one_in_twenty, at, ahead=False)[0]
+    assert suffering(times, one_in_eight, at, ahead=False)[0]
+    single = np.zeros(100, dtype=bool)
+    single[50] = True
+    assert not suffering(times[::10], single[::10], at, ahead=False)[0], "one bad answer is no incident"
+
+
+def test_noticed_by_customers_when_answers_come_in_and_over_when_requests_sent_succeed() -> None:
+    judged = judge(steady(60, lambda t: 20 <= t < 30), OBJECTIVE)
+    seen = signs(*[(1, t, False, t >= 25) for t in np.arange(20, 60, 0.5)])
+    row = outcomes(strikes((1, True, 20.0)), seen, judged, 60).iloc[0]
+    assert row["state"] == "recovered"
+    assert 20 < row["detected_s"] < 20.6 and row["detected_by"] == "customers: requests fail"
+    assert 29.5 < row["recovered_s"] < 30.5
+    assert row["recover_s"] == row["recovered_s"] - 20
+    assert 95 <= row["bad_requests"] <= 100
+
+
+def test_a_timeout_is_noticed_when_it_is_given_up() -> None:
+    rows = [
+        (t, 4000.0 if 20 <= t < 30 else 20.0, 0 if 20 <= t < 30 else 200, "") for t in np.arange(0, 60, 0.1)
+    ]
+    row = outcomes(
+        strikes((1, True, 20.0)), signs((1, 20.1, False, True)), judge(requests(rows), OBJECTIVE), 60
+    ).iloc[0]
+    assert row["detect_s"] > 4
+
+
+def test_noticed_by_the_api_and_over_only_when_objects_are_good() -> None:
+    seen = signs(
+        (1, 20.5, False, False), (1, 22.0, True, False), (1, 30.0, False, False), (1, 41.0, False, True)
+    )
+    row = outcomes(strikes((1, False, 20.0)), seen, judge(steady(60), OBJECTIVE), 60).iloc[0]
+    assert (row["detected_s"], row["detected_by"]) == (22.0, "seen")
+    assert 41 <= row["recovered_s"] <= 41.25
+    assert row["bad_requests"] == 0
+
+
+def test_good_must_hold_before_it_is_over() -> None:
+    flapping = signs(
+        *[(1, float(t), False, t % 2 == 0) for t in range(22, 50)],
+        (1, 50.0, False, True),
+        (1, 21.0, True, False),
+    )
+    table = outcomes(
+        strikes((1, False, 20.0)), flapping.sort_values("t_seconds"), judge(steady(60), OBJECTIVE), 60
+    )
+    assert table["recovered_s"].iloc[0] >= 50
+    assert (
+        outcomes(
+            strikes((1, False, 20.0)), flapping.sort_values("t_seconds"), judge(steady(60), OBJECTIVE), 52
+        ).iloc[0]["state"]
+        == "detected"
+    )
+
+
+def test_what_nobody_saw_stays_open_and_what_comes_later_is_to_come() -> None:
+    table = outcomes(
+        strikes((1, True, 20.0), (2, True, NAN), (3, True, 99.0)),
+        signs((1, 21.0, False, True)),
+        judge(steady(60), OBJECTIVE),
+        60,
+    )
+    assert table["state"].tolist() == ["open", "to come", "to come"]
+    assert table["detect_s"].isna().all() and table["bad_requests"].tolist() == [0, 0, 0]
+
+
+def test_bad_requests_count_for_the_latest_open_incident_that_can_hurt() -> None:
+    judged = judge(steady(60, lambda t: 20 <= t < 40), OBJECTIVE)
+    seen = signs(*[(n, t, True, t >= 40) for t in np.arange(20, 60, 0.5) for n in (1, 2, 3)])
+    table = outcomes(strikes((1, True, 20.0), (2, True, 30.0), (3, False, 35.0)), seen, judged, 60)
+    assert table["bad_requests"].tolist() == [100, pytest.approx(98, abs=3), 0]
+    first, second = table["detected_s"][:2]
+    assert first < 21 and second >= 30, "suffering that was there before tells nothing of the second one"
+    assert table["detected_by"].tolist()[1] == "seen"
+
+
+# The autoscaler
+
+
+def test_ideal_replicas_work_just_at_the_target() -> None:
+    assert needed_replicas([0, 4, 5, 5.1, 99], 24, 120, 1, 6).tolist() == [1, 1, 1, 2, 6]
+
+
+def test_efficiency_counts_spare_and_missing_replicas() -> None:
+    profile = load.constant(5, 50) + load.constant(20, 50)
+    ready = pd.DataFrame({"t_seconds": [-3.0, 60.0], "ready_replicas": [1, 5]})
+    usage = pd.DataFrame({"cpu_millicores": [100.0, 100.0], "window_s": [10.0, 10.0]})
+    done = 1000
+    work = efficiency(ready, profile, 1.0, done, usage, target_millicores=125, low=1, high=6, end_s=100)
+    assert work.replica_seconds == 60 + 5 * 40
+    assert work.cpu_ms_per_request == pytest.approx(100 * 260 / 1000)
+    assert work.ideal_replica_seconds == 50 * 2 + 50 * 5
+    assert (work.too_few_s, work.too_many_s) == (50 * 1 + 10 * 4, 0)
+    assert work.offered == pytest.approx(1250)
+    assert work.percent == pytest.approx(100 * (1000 / 260) / (1250 / 350))
+    empty = efficiency(
+        ready, profile, 1.0, 0, usage.iloc[:0], target_millicores=125, low=1, high=6, end_s=100
+    )
+    assert empty.percent == 0 and empty.cpu_ms_per_request == 0
+
+
+# The engine
+
+
+class Inline(Executor):
+    """Runs what is submitted at once."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class Pretended(Fault):
+    """Breaks when struck, shows it after `shows_s`, and is good again `heals_s` after a repair."""
+
+    kind, title = "drift", "something"
+    commands = ("repair it",)
+
+    def __init__(
+        self, clock: Any, *, shows_s: float = 1.0, heals_s: float = 2.0, trouble: frozenset[str] = frozenset()
+    ) -> None:
+        self.clock, self.shows_s, self.heals_s, self.trouble = clock, shows_s, heals_s, trouble
+        self.struck_s = self.repaired_s = NAN
+        self.repairs = 0
+
+    def strike(self) -> str:
+        if "strike" in self.trouble:
+            raise KubeError("refused")
+        self.struck_s = self.clock()
+        return "it broke"
+
+    def look(self) -> Sign:
+        if "look" in self.trouble and self.clock() < self.struck_s + 5:
+            raise KubeError("no answer")
+        good = self.clock() >= self.repaired_s + self.heals_s
+        return Sign(not good and self.clock() >= self.struck_s + self.shows_s, good, "it shows")
+
+    def repair(self) -> None:
+        self.repairs += 1
+        if "repair" in self.trouble and self.repairs == 1:
+            raise KubeError("the repair was refused")
+        self.repaired_s = self.clock()
+
+
+class Played:
+    """A game on a clock that only the test moves."""
+
+    def __init__(self, operator: Operator | None = None, seed: int = 2, **made: dict[str, Any]) -> None:
+        self.now = 0.0
+        self.script = make_script(seed, "ci")
+        self.faults = {
+            o.number: Pretended(self.clock, **made.get(f"n{o.number}", {})) for o in self.script.incidents
+        }
+        frame = steady(self.script.limit_s, every_s=0.5)
+        self.engine = Engine(
+            self.script, self.faults, requests=lambda: frame[frame["t_scheduled_s"] <= self.now], clock=self.clock,
+            executor=Inline(), objective=OBJECTIVE, operator=operator,
+        )  # fmt: skip
+
+    def clock(self) -> float:
+        return self.now
+
+    def play(self) -> pd.DataFrame:
+        for _ in range(1000):
+            if self.engine.over:
+                return self.engine.outcomes()
+            self.engine.tick()
+            self.now += 1.0
+        raise AssertionError("it does not end")
+
+
+def test_the_reference_operator_repairs_everything() -> None:
+    game = Played(Operator(2.0))
+    table = game.play()
+    assert table["state"].tolist() == ["recovered"] * 5
+    assert table["detect_s"].between(1, 3).all() and table["recover_s"].between(5, 11).all()
+    assert all(fault.repairs == 1 for fault in game.faults.values())
+    assert game.now <= game.script.duration_s + 6
+    struck = table["struck_s"].tolist()
+    assert all(0 <= at - one.begin_s <= 1 for at, one in zip(struck, game.script.incidents, strict=True))
+
+
+def test_nobody_acts_and_the_script_goes_on_to_its_end() -> None:
+    game = Played()
+    table = game.play()
+    assert table["state"].tolist() == ["detected"] * 5
+    assert game.script.limit_s <= game.now < game.script.limit_s + 3
+    assert "still open: incident 1" in game.engine.journal.entries()[-1].text
+    game.now += 1000
+    game.faults[1].repaired_s = 0.0
+    assert game.engine.outcomes()["state"].tolist() == ["detected"] * 5, (
+        "what happens later is not part of the shift"
+    )
+
+
+def test_late_and_by_hand_is_fine_too() -> None:
+    game = Played()
+    for _ in range(1000):
+        game.engine.tick()
+        game.now += 0.5
+        if game.engine.over:
+            break
+        if game.now == 100.0:
+            for fault in game.faults.values():
+                fault.repaired_s = 100.0
+    table = game.engine.outcomes()
+    late = table[table["struck_s"] < 90]
+    assert (late["state"] == "recovered").all() and (late["recovered_s"] > 100).all()
+
+
+def test_one_that_is_skipped_holds_up_nothing() -> None:
+    game = Played(Operator(2.0, frozenset({2})))
+    table = game.play()
+    assert table.set_index("number")["state"].drop(2).eq("recovered").all()
+    assert table.set_index("number")["state"][2] == "detected"
+
+
+def test_trouble_is_told_and_survived() -> None:
+    game = Played(Operator(2.0), n1={"trouble": frozenset({"strike"})}, n2={"trouble": frozenset({"repair"})},
+                  n3={"trouble": frozenset({"look"})})  # fmt: skip
+    table = game.play().set_index("number")
+    assert table["state"][[2, 3, 4, 5]].eq("recovered").all() and table["state"][1] != "recovered"
+    told = [entry.text for entry in game.engine.journal.entries() if entry.what == "trouble"]
+    assert told == ["the strike failed: refused", "the repair failed: the repair was refused"]
+    assert game.faults[2].repairs == 2 and table["recover_s"][2] > AGAIN_S
+    assert game.now <= game.script.duration_s + AGAIN_S, "an incident that could not strike is not waited for"
+    assert stories(game.engine)[1].what == "the strike failed: refused"
+
+
+def test_a_repair_that_does_not_help_is_tried_a_few_times_only() -> None:
+    game = Played(Operator(2.0), n1={"heals_s": 1e9})
+    game.play()
+    assert game.faults[1].repairs == TRIES
+
+
+def test_the_journal_keeps_secrets_until_the_end() -> None:
+    game = Played(Operator(2.0))
+    game.play()
+    open_lines = [str(entry) for entry in game.engine.journal.entries() if not entry.secret]
+    assert not any("broke" in line or "struck" in line for line in open_lines)
+    assert sum("detected" in line for line in open_lines) == 5
+
+
+# Releases, reflection, report
+
+
+def test_each_bad_release_is_a_patch_of_one_deployment() -> None:
+    for release in RELEASES:
+        patch = yaml.safe_load(release.text())
+        assert patch["metadata"]["name"] == release.deployment
+        (container,) = patch["spec"]["template"]["spec"]["containers"]
+        live = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        assert release.is_live(live)
+        assert not release.is_live(
+            {"spec": {"template": {"spec": {"containers": [{"image": "shop/frontend:v1"}]}}}}
+        )
+
+
+def test_answers_are_kept_and_unknown_questions_refused() -> None:
+    answers = reflect(hard="The node", helped="  Argo CD ").answers
+    assert list(answers.values()) == ["The node", "Argo CD", ""]
+    with pytest.raises(ConfigError):
+        reflect(easy="Nothing")
+
+
+def report(**changes: Any) -> Report:
+    game = Played(Operator(2.0), n2={"shows_s": 4.0})
+    table = game.play()
+    chance = random.Random(4)
+    frame = steady(game.now, lambda t: 12 <= t < 18 and chance.random() < 0.5)
+    judged = judge(frame, OBJECTIVE)
+    ready = pd.DataFrame({"t_seconds": [0.0, 60.0, 100.0], "ready_replicas": [2, 4, 2]})
+    usage = pd.DataFrame({"cpu_millicores": [100.0], "window_s": [10.0]})
+    work = efficiency(
+        ready, game.script.profile(), 0.7, 700, usage, target_millicores=120, low=2, high=6, end_s=game.now
+    )
+    nodes = pd.DataFrame({"t_seconds": [0.0, 50.0, 51.0, 60.0], "ready": [2, 1, 1, 2], "all": 2})
+    made = {"answers": reflect(hard="<b>nothing</b>").answers, **changes}
+    return Report(
+        2,
+        OBJECTIVE,
+        judged,
+        table,
+        stories(game.engine),
+        work,
+        nodes,
+        tuple(game.engine.journal.entries()),
+        **made,
+    )
+
+
+def test_the_report_has_every_part_and_loads_nothing(tmp_path: Path) -> None:
+    made = report(left_out={"drift": "it is not there"})
+    path = made.save(tmp_path / "shift")
+    page = path.read_text()
+    assert page.count("data:image/png;base64,") == 3
+    for part in (
+        "Logbook",
+        "Reflection",
+        "What was hard?",
+        "error budget",
+        "it is not there",
+        "repair it",
+        "What the words mean",
+    ):
+        assert part in page, part
+    assert "&lt;b&gt;nothing&lt;/b&gt;" in page and "<b>nothing</b>" not in page
+    assert "no answer yet" in page
+    assert 'src="http' not in page and "<script" not in page
+    assert (tmp_path / "shift" / "summary.json").exists()
+    assert len(pd.read_csv(tmp_path / "shift" / "incidents.csv")) == 5
+    assert made.times["repaired by"].tolist() == [*["you"] * 4, "nobody: it ended"]
+    assert made.times["incident"].tolist() == ["something"] * 5
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LabError, match="cannot be written"):
+        report().save(tmp_path / "file" / "below")
+
+
+def test_an_incident_nobody_repaired_is_said_to_be_open() -> None:
+    made = report()
+    table = made.outcomes.copy()
+    table.loc[1, ["state", "recovered_s", "recover_s"]] = ["detected", NAN, NAN]
+    changed = Report(**{**made.__dict__, "outcomes": table})
+    assert "not over" in changed.page() and changed.times["repaired by"].iloc[1] == "nobody"
+    assert changed.headline().startswith("4 of 5 incidents over")
+
+
+def test_an_autoscaler_that_did_nothing_gets_no_credit() -> None:
+    made = report()
+    table = made.outcomes.assign(kind="load-surge", struck_s=50.0, recovered_s=70.0)
+    scaled, idle = (
+        Report(**{**made.__dict__, "outcomes": table.assign(recovered_s=end)}) for end in (70.0, 55.0)
+    )
+    assert scaled.times["repaired by"].tolist() == ["you"] * 5
+    assert idle.times["repaired by"].tolist() == ["nobody: it ended"] * 5
