@@ -41,7 +41,7 @@ class Program:
     module: str = "."
     go: str = ""
     ldflags: str | None = None
-    test: bool = False
+    test: bool = field(default=False, repr=False)  # so that keys of what was compiled before stay
     release: Release | None = None
 
 
