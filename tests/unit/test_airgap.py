@@ -46,10 +46,19 @@ def test_bases_come_before_what_is_made_of_them_and_every_name_is_there_once() -
     assert known.named("node").baked
 
 
-def test_images_of_one_program_need_no_table() -> None:
+def test_every_upstream_image_of_the_labs_can_be_made() -> None:
     known = catalogue()
     for name, image in versions().images.items():
-        assert image.program in known.named(name).programs.values()
+        spec = known.named(name)
+        assert image.program in spec.programs.values() or image.installed in spec.packages
+
+
+def test_an_image_can_have_a_file_of_a_pinned_module() -> None:
+    table = {"files": {"/licence": "k8s.io/api//LICENSE", "/run.sh": "k8s.io/kubernetes//hack/build-go.sh"}}
+    context = Context()
+    add_programs(context, small(one=table).specs["one"], {})
+    assert b"Apache License" in context.files["files/licence"]
+    assert context.executables == {"files/run.sh"}
 
 
 @pytest.mark.parametrize(
