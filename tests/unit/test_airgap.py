@@ -17,7 +17,7 @@ import pytest
 
 from labkit.airgap import machine, pack, rootfs
 from labkit.airgap.context import Context, add_programs, dockerfile
-from labkit.airgap.docker import KEY, OWN, Docker, build_fault, fault
+from labkit.airgap.docker import KEY, OWN, Docker, build_fault
 from labkit.airgap.node import check, storage_manifest
 from labkit.airgap.specs import Catalogue, Spec, catalogue, parse
 from labkit.errors import AcquireError, ConfigError, ImageError, LabkitError, MachineError
@@ -397,7 +397,7 @@ def docker_that(folder: Path, script: str) -> Docker:
     ("said", "kind", "message"),
     [
         ("permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock", MachineError, "may not use"),
-        ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", MachineError, "No Docker engine answers"),
+        ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", MachineError, "no engine answers"),
         ("write /var/lib/docker/tmp/x: no space left on device", MachineError, "disk of the Docker engine is full"),
         ("Error response from daemon: something else", AcquireError, "something else"),
     ],
@@ -409,7 +409,7 @@ def test_what_docker_says_becomes_one_clear_error(
     for ask in (docker.info, lambda: docker.inspect(["x:1"])):
         with pytest.raises(kind, match=message):
             ask()
-    assert isinstance(fault(said), kind)
+    assert isinstance(Docker.fault(said), kind)
 
 
 def test_without_docker_the_hint_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

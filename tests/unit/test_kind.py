@@ -21,7 +21,7 @@ from labkit.cluster.kind.config import (
     cluster_configuration,
     join_configuration,
 )
-from labkit.cluster.kind.engine import Engine, fault
+from labkit.cluster.kind.engine import Engine
 from labkit.cluster.kind.images import bases, build_error
 from labkit.cluster.kind.objects import added_objects
 from labkit.cluster.kind.preflight import Machine, check_machine, look
@@ -152,7 +152,7 @@ def test_a_serving_certificate_is_given_for_the_nodes_own_names_only() -> None:
     ],
 )  # fmt: skip
 def test_each_fault_of_the_engine_is_one_typed_error(said: str, kind: type[LabkitError], words: str) -> None:
-    error = fault(said)
+    error = Engine.fault(said)
     assert type(error) is kind and words in error.message
     assert error.hint or kind is ClusterError
 

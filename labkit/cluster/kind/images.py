@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from labkit.cluster.kind.engine import OWN_LABEL, Engine, fault
+from labkit.cluster.kind.engine import OWN_LABEL, Engine
 from labkit.cluster.kind.preflight import is_here
 from labkit.cluster.kind.registry import Digests, choose, pull
 from labkit.cluster.phases import Listener
@@ -71,7 +71,7 @@ def bases(file: Path, build_args: Mapping[str, str]) -> list[str]:
 
 def build_error(file: Path, said: str) -> ImageError | MachineError:
     """The error of a failed build: what docker said, and which line it is about."""
-    known = fault(said)
+    known = Engine.fault(said)
     if isinstance(known, MachineError):
         return known
     lines = [line.rstrip() for line in said.strip().splitlines() if line.strip()]
