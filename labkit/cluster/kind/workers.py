@@ -34,6 +34,7 @@ _DISCOVERED_S = 60.0
 _SOCKET = "/run/containerd/containerd.sock"
 _FOUND = "/etc/kubernetes/bootstrap-kubelet.conf"
 _ENDED = "/kind/join.ended"
+_ADVICE = "To see the stack trace"
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Workers:
         while self.engine.attempt("exec", node.container, "test", "-e", _FOUND).returncode:
             ended = not self.engine.attempt("exec", node.container, "test", "-e", _ENDED).returncode
             if ended or time.monotonic() > deadline:
-                said = self.engine.attempt("exec", node.container, "cat", JOIN_LOG).stdout
+                words = self.engine.attempt("exec", node.container, "cat", JOIN_LOG).stdout.splitlines()
+                said = "".join(f"{line}\n" for line in words if not line.startswith(_ADVICE))
                 self._forget(name, node, f'kubeadm join with token ID "{token.id}"\n{said}')
                 raise no_trust(server, _last_error(said))
             time.sleep(0.2)
@@ -200,7 +202,7 @@ class Workers:
         size = kubelet_configuration(self.host, node.cpus, node.memory)
         self._write(node.container, "/kind/kubeadm.conf", config)
         self._write(node.container, f"{PATCHES}/kubeletconfiguration+merge.yaml", yaml.safe_dump(size))
-        join = f"kubeadm join --config /kind/kubeadm.conf --v=5 >{JOIN_LOG} 2>&1; touch {_ENDED}"
+        join = f"kubeadm join --config /kind/kubeadm.conf --v=4 >{JOIN_LOG} 2>&1; touch {_ENDED}"
         self.engine.run("exec", "-d", node.container, "sh", "-c", join)
 
     def _write(self, container: str, path: str, text: str) -> None:
