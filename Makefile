@@ -7,6 +7,9 @@ PROVIDER ?= embedded
 SPEED ?= class
 LABS ?=
 REPORT ?= reports
+FOCUS ?=
+PARALLEL ?= 2
+RESUME ?=
 PYTHON ?= python3
 
 UV_VERSION := 0.13.9
@@ -17,10 +20,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # A school's proxy has a certificate of its own; the system knows it, uv's list does not.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup labs test check lint start bench down clean lock
+.PHONY: help setup labs test check lint start bench conformance down clean lock
 
 help: ## This list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.ready ## Python environment in .venv, pinned by requirements.lock
 
@@ -58,6 +61,9 @@ lint: setup
 
 bench: setup ## Timings and memory, measured side by side
 	@.venv/bin/python -m tests.bench
+
+conformance: setup ## Kubernetes' own test suite, an hour or two (PROVIDER=, FOCUS="regular expression", PARALLEL=2, RESUME=1)
+	@$(RUN) conformance --provider $(PROVIDER) --focus "$(FOCUS)" --parallel $(PARALLEL) $(if $(RESUME),--resume)
 
 down: ## Stop and remove every cluster of yours
 	@[ ! -x .venv/bin/python ] || $(RUN) down --all

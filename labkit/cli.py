@@ -206,6 +206,16 @@ def hpa(ctx: typer.Context) -> None:
     commands(ctx.args, prog_name="labkit hpa")
 
 
+@app.command(add_help_option=False, context_settings=_FORWARD)
+def conformance(ctx: typer.Context) -> None:
+    """Judge a cluster by Kubernetes' own conformance tests."""
+    from labkit.conformance_cli import conformance as command
+
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command()(command)
+    single(ctx.args, prog_name="labkit conformance")
+
+
 def _numbers(pairs: list[str]) -> dict[str, int]:
     options = {}
     for pair in pairs:

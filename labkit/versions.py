@@ -33,6 +33,7 @@ class Program:
         module: folder of embedded/ with the go.mod that pins its version.
         go: oldest Go that compiles it, "" for `go_minimum`.
         ldflags: for the linker, beside -s -w; None for those that say the version of Kubernetes.
+        test: the program is the package's tests.
         release: where it is published and can be downloaded, which is tried first; None for nowhere.
     """
 
@@ -40,6 +41,7 @@ class Program:
     module: str = "."
     go: str = ""
     ldflags: str | None = None
+    test: bool = field(default=False, repr=False)  # so that keys of what was compiled before stay
     release: Release | None = None
 
 

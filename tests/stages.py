@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
 TURNS = OUT / "turns"
+SLICE_S = "240"
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 
 
@@ -69,6 +70,14 @@ def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
     return Part(name, [str(BIN / "python"), "-m", "labkit", *argv], limit_s, ROOT / report / "junit.xml")
 
 
+def conformance_part(limit_s: int) -> Part:
+    """A part that is a slice of Kubernetes' own tests which passed before, another one for each commit."""
+    folder = OUT / "conformance"
+    argv = ["conformance", "--slice", commit(), "--slice-seconds", SLICE_S, "--folder", str(folder)]
+    junit = folder / "embedded" / "junit.xml"
+    return Part("conformance", [str(BIN / "python"), "-m", "labkit", *argv], limit_s, junit, busy=True)
+
+
 def first_lane() -> list[Part]:
     """What needs no container engine."""
     python = str(BIN / "python")
@@ -80,10 +89,18 @@ def first_lane() -> list[Part]:
         Part("go", [python, "tests/go.py"], 1200),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1500, busy=True),
+        conformance_part(limit_s=1200),
         labs_part("labs", "embedded", "reports", 2400),
         pytest_part("notebooks", "tests/notebooks", limit_s=600),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
+
+
+def commit() -> str:
+    """The commit that is tested; it chooses which part of the conformance tests runs."""
+    argv = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "none"
 
 
 def second_lane() -> list[Part]:

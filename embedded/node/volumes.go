@@ -68,6 +68,7 @@ var _ mount.Interface = linkMounter{}
 func (m linkMounter) Mount(source, target, fstype string, options []string) error {
 	if !slices.Contains(options, "bind") {
 		if fstype == "tmpfs" {
+			askTmpfs(target, options)
 			return nil
 		}
 		return fmt.Errorf("mount %s (%s) at %s: this node has no file systems to mount, only directories", source, fstype, target)

@@ -25,18 +25,21 @@ func Enter(raw json.RawMessage) error {
 		return fmt.Errorf("rootfs: %w", err)
 	}
 	var err error
-	if plan.Join != "" {
-		err = join(plan.Join)
-	} else {
+	switch {
+	case plan.Stay:
+	case plan.Join != "":
+		err = Join(plan.Join)
+	default:
 		err = build(plan)
 	}
 	if err != nil {
 		return fmt.Errorf("rootfs: %w", err)
 	}
-	return dropCapabilities()
+	return dropCapabilities(plan.Capabilities)
 }
 
-func join(namespace string) error {
+// Join enters a mount namespace with this thread alone, which the caller has locked.
+func Join(namespace string) error {
 	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("the container's mount namespace: %w", err)
@@ -66,6 +69,11 @@ func build(plan Plan) error {
 	if err := b.shadow(root, "/", plan.Stage); err != nil {
 		return err
 	}
+	if plan.ReadOnly {
+		if err := b.protect(plan.Stage); err != nil {
+			return fmt.Errorf("make the file system read-only: %w", err)
+		}
+	}
 	for _, target := range b.readOnly {
 		if err := remountReadOnly(target); err != nil {
 			return fmt.Errorf("make %s read-only: %w", strings.TrimPrefix(target, plan.Stage), err)
@@ -83,7 +91,24 @@ func build(plan Plan) error {
 	return unix.Chdir("/")
 }
 
-type builder struct{ readOnly []string }
+type builder struct{ readOnly, writable []string }
+
+// protect makes everything below root read-only but volumes, and what programs share memory by.
+func (b *builder) protect(root string) error {
+	set := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, root, unix.AT_RECURSIVE, set); err != nil {
+		if errors.Is(err, unix.ENOSYS) {
+			return nil
+		}
+		return err
+	}
+	clr := &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	for _, target := range append(b.writable, filepath.Join(root, "dev/shm"), filepath.Join(root, "dev/mqueue")) {
+		// What the machine itself has read-only stays so, and a directory that is no mount cannot be changed.
+		_ = unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_RECURSIVE, clr)
+	}
+	return nil
+}
 
 // shadow fills the empty directory target with what host has, bound or linked, and with what n adds.
 func (b *builder) shadow(n *node, host, target string) error {
@@ -151,12 +176,18 @@ func (b *builder) fill(n *node, host, target string) error {
 // make makes n at target, which exists. Host is the same path on the host, or "" where it has none. An empty directory of
 // our own (fresh) is filled as it is; otherwise target shows the host's.
 func (b *builder) make(n *node, host, target string, fresh bool) error {
+	if n.mount != nil && n.mount.Copy && fresh {
+		return copyFile(n.mount.Source, target)
+	}
 	if n.mount != nil {
 		if err := unix.Mount(n.mount.Source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("mount %s at %s: %w", n.mount.Source, n.mount.Target, err)
 		}
-		if n.mount.ReadOnly {
+		switch {
+		case n.mount.ReadOnly:
 			b.readOnly = append(b.readOnly, target)
+		case n.mount.Volume:
+			b.writable = append(b.writable, target)
 		}
 		return b.fill(n, "", target)
 	}
@@ -184,6 +215,22 @@ func (b *builder) make(n *node, host, target string, fresh bool) error {
 	}
 	_ = os.Chmod(target, info.Mode().Perm()|info.Mode()&os.ModeSticky|0o700)
 	return b.shadow(n, host, target)
+}
+
+// copyFile gives the empty file target what source has.
+func copyFile(source, target string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(source)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(target, content, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(target, info.Mode().Perm())
 }
 
 // fits tells whether the host's directory has a mount point of the right kind for each of n's children.
@@ -247,25 +294,4 @@ func remountReadOnly(target string) error {
 		}
 	}
 	return unix.Mount("", target, "", flags, "")
-}
-
-// dropCapabilities gives up what a user namespace brought. Real root keeps what it has.
-func dropCapabilities() error {
-	ids, err := os.ReadFile("/proc/thread-self/uid_map")
-	if err != nil {
-		return err
-	}
-	if strings.Join(strings.Fields(string(ids)), " ") == "0 0 4294967295" {
-		return nil
-	}
-	for capability := uintptr(0); capability <= unix.CAP_LAST_CAP; capability++ {
-		_ = unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
-	}
-	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
-	}
-	return nil
 }

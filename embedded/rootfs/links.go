@@ -117,12 +117,14 @@ func inName(c byte) bool {
 		c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// Copy copies a directory with what is in it, links as links. It is for an image's files, which each container has a copy of.
-func Copy(from, to string) error {
+// Copy copies a directory with what is in it, links as links. It is for an image's files, which each container has a copy of:
+// a link to a path of the image leads to it wherever the copy is. Programs of at least `large` bytes are left empty; their paths,
+// below from, are returned.
+func Copy(from, to string, large int64) (left []string, err error) {
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	return filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -130,11 +132,16 @@ func Copy(from, to string) error {
 		if err != nil || relative == "." {
 			return err
 		}
-		return copyEntry(name, filepath.Join(to, relative), entry)
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 && info.Size() >= large {
+			left = append(left, "/"+relative)
+			return os.WriteFile(filepath.Join(to, relative), nil, info.Mode().Perm()|0o200)
+		}
+		return copyEntry(from, name, filepath.Join(to, relative), entry)
 	})
+	return left, err
 }
 
-func copyEntry(from, to string, entry fs.DirEntry) error {
+func copyEntry(root, from, to string, entry fs.DirEntry) error {
 	info, err := entry.Info()
 	if err != nil {
 		return err
@@ -149,6 +156,11 @@ func copyEntry(from, to string, entry fs.DirEntry) error {
 		link, err := os.Readlink(from)
 		if err != nil {
 			return err
+		}
+		if _, err := os.Lstat(root + link); err == nil && path.IsAbs(link) {
+			if link, err = filepath.Rel(filepath.Dir(from), root+link); err != nil {
+				return err
+			}
 		}
 		return os.Symlink(link, to)
 	case !info.Mode().IsRegular():

@@ -22,6 +22,8 @@ type Mount struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"read_only,omitempty"`
+	Volume   bool   `json:"volume,omitempty"` // it stays writable where everything else is read-only
+	Copy     bool   `json:"copy,omitempty"`   // a small file, copied where that is possible: a mount could not be moved or removed
 }
 
 // Plan is the file system of a container, as passed to Enter.
@@ -30,8 +32,14 @@ type Plan struct {
 	Stage string `json:"stage,omitempty"`
 	// Mounts are done in the order of their depth; of two at one path, the last counts.
 	Mounts []Mount `json:"mounts,omitempty"`
+	// ReadOnly lets nothing but volumes be written to (Linux 5.12).
+	ReadOnly bool `json:"read_only,omitempty"`
+	// Capabilities are those that a container of a node run by root keeps beside the usual ones; "ALL" keeps everything.
+	Capabilities []string `json:"capabilities,omitempty"`
 	// Join is the path of a mount namespace (as in /proc/PID/ns/mnt) to enter, instead of building one.
 	Join string `json:"join,omitempty"`
+	// Stay keeps the file system as it is; only capabilities are dropped.
+	Stay bool `json:"stay,omitempty"`
 }
 
 // Encode is p in the form that Enter takes.

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,7 +103,7 @@ func TestCopyAndLinks(t *testing.T) {
 	if err := os.Symlink("script", filepath.Join(from, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Copy(from, to); err != nil {
+	if _, err := Copy(from, to, 1<<40); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(filepath.Join(to, "link")); err != nil || info.Mode().Perm()&0o111 == 0 {
@@ -129,5 +130,31 @@ func TestCopyAndLinks(t *testing.T) {
 	}
 	if _, err := os.Stat(precious); err != nil {
 		t.Error("data in a volume was removed: ", err)
+	}
+}
+
+func TestLinksOfAnImageLeadToItsCopy(t *testing.T) {
+	image, copied := t.TempDir(), filepath.Join(t.TempDir(), "own")
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(image, "usr/bin"), 0o755), os.WriteFile(filepath.Join(image, "program"), []byte("p"), 0o755),
+		os.Symlink("/program", filepath.Join(image, "usr/bin/other")), os.Symlink("/bin/sh", filepath.Join(image, "shell")),
+		os.WriteFile(filepath.Join(image, "large"), make([]byte, 100), 0o755), os.WriteFile(filepath.Join(image, "data"), make([]byte, 100), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	left, err := Copy(image, copied, 100)
+	if err != nil || !slices.Equal(left, []string{"/large"}) {
+		t.Fatal(left, err)
+	}
+	for name, size := range map[string]int64{"large": 0, "data": 100} {
+		if info, err := os.Stat(filepath.Join(copied, name)); err != nil || info.Size() != size {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(copied, "usr/bin/other")); string(text) != "p" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if link, _ := os.Readlink(filepath.Join(copied, "shell")); link != "/bin/sh" {
+		t.Errorf("a link to the host's shell leads to %s", link)
 	}
 }

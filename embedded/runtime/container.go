@@ -216,8 +216,16 @@ func (c *container) describe() *cri.ContainerStatus {
 		Image: c.image(), ImageRef: c.ImageRef, ImageId: c.ImageID,
 		Labels: c.config.Labels, Annotations: c.config.Annotations, Mounts: c.config.Mounts, LogPath: c.Log,
 		Resources: &cri.ContainerResources{Linux: c.resources},
-		User:      &cri.ContainerUser{Linux: &cri.LinuxContainerUser{Uid: int64(os.Getuid()), Gid: int64(os.Getgid())}},
+		User:      &cri.ContainerUser{Linux: c.user()},
 	}
+}
+
+// user is who the container's processes see themselves as.
+func (c *container) user() *cri.LinuxContainerUser {
+	if u := c.Spec.User; u != nil {
+		return &cri.LinuxContainerUser{Uid: int64(u.UID), Gid: int64(u.GID)}
+	}
+	return &cri.LinuxContainerUser{Uid: int64(os.Getuid()), Gid: int64(os.Getgid())}
 }
 
 // UpdateContainerResources changes the memory limit; the CPU's is only recorded.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -268,4 +269,75 @@ func TestImageService(t *testing.T) {
 	if all, err := images.ListImages(testContext, nil); err != nil || len(all) != 2 {
 		t.Error(all, err)
 	}
+}
+
+func TestTmpfsIsSharedByThePodAndGoesWithIt(t *testing.T) {
+	f := open(t, false)
+	volume := filepath.Join(f.dir, "volume")
+	if err := errors.Join(os.MkdirAll(volume, 0o700), os.Chmod(volume, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	WantTmpfs(volume, "size=1048576")
+	pod, podConfig := f.pod("memory")
+	for i, script := range []string{
+		"stat -f -c %T /cache; stat -c %a /cache; echo kept > /cache/file; head -c 2000000 /dev/zero > /cache/big",
+		"cat /cache/file",
+	} {
+		config := sh(script)
+		config.Metadata.Name, config.LogPath = fmt.Sprint(i), fmt.Sprintf("%d.log", i)
+		config.Mounts = []*cri.Mount{{HostPath: volume, ContainerPath: "/cache"}}
+		id := f.startIn(pod, podConfig, config)
+		f.ended(id)
+		log := f.log(id)
+		if i == 0 && !(strings.Contains(log, "stdout F tmpfs\nstdout F 777\n") && strings.Contains(log, "No space left")) || i == 1 && log != "stdout F kept\n" {
+			t.Errorf("container %d says %q", i, log)
+		}
+	}
+	if entries, err := os.ReadDir(volume); len(entries) > 0 || err != nil {
+		t.Errorf("on the machine's disk: %v, %v", entries, err)
+	}
+}
+
+func TestReadOnlyRootLeavesVolumesWritable(t *testing.T) {
+	f := open(t, false)
+	writable, fixed := filepath.Join(f.dir, "writable"), filepath.Join(f.dir, "fixed")
+	if err := errors.Join(os.MkdirAll(writable, 0o700), os.MkdirAll(fixed, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	config := sh("for d in / /tmp /etc /data /data/fixed /dev/shm; do touch $d/labkit-test 2>/dev/null && echo $d; done; rm -f /dev/shm/labkit-test; true > /dev/null && echo device")
+	config.Mounts = []*cri.Mount{{HostPath: writable, ContainerPath: "/data"}, {HostPath: fixed, ContainerPath: "/data/fixed", Readonly: true}}
+	config.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{ReadonlyRootfs: true}}
+	if got := f.output(config); got != "/data\n/dev/shm\ndevice" {
+		t.Errorf("it could write to %q", got)
+	}
+}
+
+func TestFilesOfAnImageCanBeMoved(t *testing.T) {
+	f := open(t, false)
+	f.image("tools:v1", map[string]any{"size_bytes": 1}, map[string]string{"cert.pem": "c", "usr/local/labkit-test/tool": "t", "etc/labkit-test": "e"})
+	config := sh("mv /cert.pem /tmp/ && cat /tmp/cert.pem && rm /etc/labkit-test && rm -r /usr/local/labkit-test/tool && ls /cert.pem /etc/labkit-test; echo done")
+	config.Image.Image = "tools:v1"
+	for range 2 { // the second has its own files again
+		id := f.start(config)
+		f.ended(id)
+		log := f.log(id)
+		if !strings.Contains(log, "stdout P c") && !strings.Contains(log, "stdout F cdone") || strings.Contains(log, "busy") || strings.Count(log, "No such file") != 2 {
+			t.Errorf("%q", log)
+		}
+	}
+}
+
+func TestLargeProgramsAreNotCopied(t *testing.T) {
+	modes(t, func(t *testing.T, f *fixture) {
+		program := "#!/bin/sh\necho $0 runs\nexit 0\n" + strings.Repeat("#", largeProgram)
+		digest := f.image("large:v1", map[string]any{"size_bytes": 1}, map[string]string{"usr/local/labkit-test/bin/program": program})
+		if err := os.Chmod(filepath.Join(f.config.ImagesDir, "blobs", digest, "rootfs/usr/local/labkit-test/bin/program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		config := sh("/usr/local/labkit-test/bin/program; echo x >> /usr/local/labkit-test/bin/other && echo beside it")
+		config.Image.Image = "large:v1"
+		if got := f.output(config); !strings.Contains(got, "labkit-test/bin/program runs\nbeside it") {
+			t.Error(got)
+		}
+	})
 }

@@ -452,3 +452,60 @@ func TestEvents(t *testing.T) {
 		}
 	}
 }
+
+func TestUserIsWhoThePodNames(t *testing.T) {
+	f := open(t, false)
+	config := sh("id -u; id -g; echo mine > /tmp/file; stat -c %u /tmp/file; exec sleep 600")
+	config.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+		RunAsUser: &cri.Int64Value{Value: 1234}, RunAsGroup: &cri.Int64Value{Value: 2345},
+	}}
+	id := f.start(config)
+	f.until("it has told who it is", func() bool { return strings.Count(f.log(id), "\n") == 3 })
+	if log := f.log(id); log != "stdout F 1234\nstdout F 2345\nstdout F 1234\n" {
+		t.Errorf("the container sees %q", log)
+	}
+	out, failed, err := f.ExecSync(testContext, id, []string{"sh", "-c", "id -u; cat /tmp/file; grep CapEff /proc/self/status; exit 3"}, 5*time.Second)
+	var exit utilexec.CodeExitError
+	if string(out) != "1234\nmine\nCapEff:\t0000000000000000\n" || !errors.As(err, &exit) || exit.Code != 3 {
+		t.Errorf("a command sees %q %q %v", out, failed, err)
+	}
+	if s := f.status(id); s.User.Linux.Uid != 1234 || s.User.Linux.Gid != 2345 {
+		t.Errorf("it is said to be %v", s.User)
+	}
+	m := mark()
+	if _, _, err := f.ExecSync(testContext, id, []string{"sh", "-c", "sleep " + m}, time.Second); status.Code(err) != codes.DeadlineExceeded {
+		t.Error(err)
+	}
+	f.until("what timed out is killed", func() bool { return len(alive(m)) == 0 })
+	if err := f.StopContainer(testContext, id, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRootHasAContainersCapabilities(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only a node that root runs has capabilities to give")
+	}
+	f := open(t, false)
+	effective := func(context *cri.LinuxContainerSecurityContext) string {
+		config := sh("grep CapEff /proc/self/status; exec sleep 600")
+		config.Linux = &cri.LinuxContainerConfig{SecurityContext: context}
+		id := f.start(config)
+		f.until("it has told what it may", func() bool { return strings.Contains(f.log(id), "CapEff") })
+		out, _, err := f.ExecSync(testContext, id, []string{"grep", "CapEff", "/proc/self/status"}, 5*time.Second)
+		if err != nil || "stdout F "+string(out) != f.log(id) {
+			t.Errorf("a command may do %q, %v", out, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if got := effective(nil); got != "CapEff:\t00000000a80425fb" { // as containerd's
+		t.Error(got)
+	}
+	added := &cri.LinuxContainerSecurityContext{Capabilities: &cri.Capability{AddCapabilities: []string{"NET_ADMIN"}}}
+	if got := effective(added); got != "CapEff:\t00000000a80435fb" {
+		t.Error(got)
+	}
+	if got := effective(&cri.LinuxContainerSecurityContext{Privileged: true}); !strings.Contains(got, "ffffffff") && got == "CapEff:\t00000000a80425fb" {
+		t.Error("privileged is not: ", got)
+	}
+}

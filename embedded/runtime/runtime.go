@@ -2,8 +2,9 @@
 // privileges. Each pod has a shim (package shim) that runs its containers; this package keeps the pods' records, prepares
 // their files, and answers the kubelet. It can be closed and opened again at any time without disturbing the pods.
 //
-// Not enforced, because there is nothing to enforce it with: CPU limits, runAsUser and fsGroup (everything runs as the one
-// user), capabilities, seccomp profiles, readOnlyRootFilesystem. Memory limits are enforced by sampling once a second.
+// Not enforced, because there is nothing to enforce it with: CPU limits, fsGroup, capabilities and seccomp profiles. Everything
+// runs as the one user; where containers have mounts of their own, runAsUser is what they see themselves as, and
+// readOnlyRootFilesystem holds. Memory limits are enforced by sampling once a second.
 package runtime
 
 import (

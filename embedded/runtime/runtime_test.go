@@ -193,7 +193,7 @@ func (f *fixture) output(config *cri.ContainerConfig) string {
 	s := f.ended(id)
 	var out strings.Builder
 	for _, line := range strings.Split(strings.TrimSpace(f.log(id)), "\n") {
-		out.WriteString(strings.TrimPrefix(line, "stdout F ") + "\n")
+		out.WriteString(strings.TrimPrefix(strings.TrimPrefix(line, "stdout F "), "stdout P ") + "\n")
 	}
 	if s.ExitCode != 0 {
 		f.t.Fatalf("exit code %d: %s", s.ExitCode, out.String())
@@ -209,7 +209,7 @@ func TestExitCodesAndLogs(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		log := f.log(id)
-		for _, line := range []string{"stdout F out\n", "stderr F err\n", "stdout F no end\n"} {
+		for _, line := range []string{"stdout F out\n", "stderr F err\n", "stdout P no end\n"} {
 			if !strings.Contains(log, line) {
 				t.Errorf("%q is not in %q", line, log)
 			}

@@ -95,7 +95,7 @@ func (r *Runtime) startShim(s *sandbox) error {
 func (s *sandbox) policy() sockets.Policy {
 	policy := sockets.Policy{Kind: sockets.Pod, Address: loopback.Map(s.Address)}
 	if s.HostNetwork {
-		policy = sockets.Policy{Kind: sockets.Host}
+		policy.Kind = sockets.Host
 	}
 	for _, server := range s.config.GetDnsConfig().GetServers() {
 		if address, err := netip.ParseAddr(server); err == nil && loopback.IsCluster(address) {

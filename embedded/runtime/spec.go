@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -33,11 +34,37 @@ func (r *Runtime) prepare(c *container, image *Image) (shim.Container, error) {
 		return spec, err
 	}
 	if c.sandbox.mounts {
-		spec.Env = env.list()
-		spec.Rootfs = &rootfs.Plan{Stage: filepath.Join(c.dir, "stage"), Mounts: layout.mounts}
+		security := c.config.GetLinux().GetSecurityContext()
+		spec.Env, spec.User, spec.Tmpfs = env.list(), user(security), wantedTmpfs(c.config.Mounts)
+		spec.Rootfs = &rootfs.Plan{
+			Stage: filepath.Join(c.dir, "stage"), Mounts: layout.mounts,
+			ReadOnly: security.GetReadonlyRootfs(), Capabilities: capabilities(security),
+		}
 		return spec, os.MkdirAll(spec.Rootfs.Stage, 0o700)
 	}
 	return spec, layout.link(c, &spec, env)
+}
+
+// user is the user that a pod or an image asks for; nil for root, who containers are without being shown so: with no more rights
+// than whoever runs the node, it is this user that programs had better see.
+func user(context *cri.LinuxContainerSecurityContext) *shim.User {
+	uid, gid := context.GetRunAsUser().GetValue(), context.GetRunAsGroup().GetValue()
+	if uid == 0 || uid > math.MaxInt32 || gid > math.MaxInt32 {
+		return nil
+	}
+	return &shim.User{UID: int(uid), GID: int(gid)}
+}
+
+// capabilities are those that the pod adds.
+func capabilities(context *cri.LinuxContainerSecurityContext) []string {
+	if context.GetPrivileged() {
+		return []string{"ALL"}
+	}
+	var out []string
+	for _, name := range context.GetCapabilities().GetAddCapabilities() {
+		out = append(out, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
+	}
+	return out
 }
 
 // command is what Kubernetes makes of the pod's command and args and the image's ENTRYPOINT and CMD.
@@ -120,8 +147,14 @@ var privateDirectories = []string{"/tmp", "/run"}
 // must be visible even if they are in a directory of the host that is hidden.
 func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []string) (*layout, error) {
 	l := &layout{own: filepath.Join(c.dir, "own")}
+	var programsLeft []string
 	if image.rootfs != "" {
-		if err := rootfs.Copy(image.rootfs, l.own); err != nil {
+		large := int64(largeProgram)
+		if !c.sandbox.mounts {
+			large = math.MaxInt64
+		}
+		var err error
+		if programsLeft, err = rootfs.Copy(image.rootfs, l.own, large); err != nil {
 			return nil, fmt.Errorf("copy the image's files: %w", err)
 		}
 	}
@@ -146,8 +179,11 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 		for _, target := range grafts {
 			if !slices.Contains(privateDirectories, target) {
 				l.grafts = append(l.grafts, target)
-				l.add(l.own+target, target, false)
+				l.graft(target)
 			}
+		}
+		for _, target := range programsLeft {
+			l.add(image.rootfs+target, target, true)
 		}
 	}
 	if err := l.workDir(workDir); err != nil {
@@ -164,6 +200,19 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 
 func (l *layout) add(source, target string, readOnly bool) {
 	l.mounts = append(l.mounts, rootfs.Mount{Source: source, Target: target, ReadOnly: readOnly})
+}
+
+// largeProgram is the size in bytes from which a program of an image is not copied for each container but shown, read-only.
+const largeProgram = 8 << 20
+
+// smallFile is the size in bytes up to which files of an image are copied into the memory that a container's root is made of.
+const smallFile = 256 << 10
+
+// graft shows one of the image's paths that the host does not have.
+func (l *layout) graft(target string) {
+	info, err := os.Stat(l.own + target)
+	small := err == nil && info.Mode().IsRegular() && info.Size() <= smallFile
+	l.mounts = append(l.mounts, rootfs.Mount{Source: l.own + target, Target: target, Copy: small})
 }
 
 // workDir makes a working directory that neither the host nor the image has.
@@ -204,7 +253,7 @@ func (r *Runtime) addVolumes(l *layout, config *cri.ContainerConfig) error {
 		if !path.IsAbs(target) {
 			target = "/" + target
 		}
-		l.add(source, path.Clean(target), readOnly)
+		l.mounts = append(l.mounts, rootfs.Mount{Source: source, Target: path.Clean(target), ReadOnly: readOnly, Volume: true})
 	}
 	return nil
 }

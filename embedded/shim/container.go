@@ -20,6 +20,7 @@ type container struct {
 	spec      Container
 	streams   *streams
 	namespace *os.File      // its mount namespace, for exec; nil without one
+	user      *User         // who its processes are in its user namespace; nil without one
 	done      chan struct{} // closed when it has ended and nothing of it is left
 
 	mu        sync.Mutex // guards what follows
@@ -76,9 +77,14 @@ func (s *server) launch(c *container) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: c.spec.TTY, Pdeathsig: syscall.SIGKILL}
 	if s.state.Mounts && c.spec.Rootfs != nil {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
+		if err := s.mountTmpfs(c.spec.Tmpfs); err != nil {
+			streams.release()
+			streams.close()
+			return err
+		}
 	}
 	exit := make(chan ended, 1)
-	pid, err := s.begin(cmd, c.spec.Argv, c.spec.Env, c.spec.Dir, c.spec.Rootfs, func(e ended) { exit <- e })
+	pid, err := s.beginAs(c, cmd, func(e ended) { exit <- e })
 	streams.release()
 	if err != nil {
 		streams.close()

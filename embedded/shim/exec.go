@@ -83,9 +83,18 @@ func (s *server) enter(c *container, q Request, files []*os.File, done func(ende
 	c.mu.Lock()
 	if c.namespace != nil {
 		plan = &rootfs.Plan{Join: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), c.namespace.Fd())}
+		if c.spec.Rootfs != nil {
+			plan.Capabilities = c.spec.Rootfs.Capabilities
+		}
 	}
 	c.mu.Unlock()
-	pid, err := s.begin(cmd, q.Argv, c.spec.Env, c.spec.Dir, plan, done)
+	begin := s.begin
+	if c.user != nil && plan != nil {
+		begin = func(cmd *exec.Cmd, argv, _ []string, _ string, plan *rootfs.Plan, done func(ended)) (int, error) {
+			return s.enterAs(c, cmd, argv, plan, done)
+		}
+	}
+	pid, err := begin(cmd, q.Argv, c.spec.Env, c.spec.Dir, plan, done)
 	if err != nil {
 		return 0, err
 	}

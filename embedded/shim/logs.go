@@ -85,19 +85,16 @@ func (l *logFile) close() {
 // copy writes what a container puts out until it ends.
 func (l *logFile) copy(stream string, from io.Reader) {
 	lines := bufio.NewReaderSize(from, maxLine)
-	inLine := false
 	for {
 		content, err := lines.ReadSlice('\n')
 		switch {
 		case err == nil:
 			l.write(stream, false, content[:len(content)-1])
-			inLine = false
 		case errors.Is(err, bufio.ErrBufferFull):
 			l.write(stream, true, content)
-			inLine = true
 		default:
-			if len(content) > 0 || inLine {
-				l.write(stream, false, content)
+			if len(content) > 0 { // a last line without an end is a part, as containerd has it: readers add no end to it
+				l.write(stream, true, content)
 			}
 			return
 		}

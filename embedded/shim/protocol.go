@@ -44,11 +44,19 @@ type Container struct {
 	Env         []string     `json:"env"`
 	Dir         string       `json:"dir"`
 	Rootfs      *rootfs.Plan `json:"rootfs,omitempty"`
+	User        *User        `json:"user,omitempty"`
+	Tmpfs       []Tmpfs      `json:"tmpfs,omitempty"`
 	Log         string       `json:"log,omitempty"`
 	Stdin       bool         `json:"stdin,omitempty"`
 	StdinOnce   bool         `json:"stdin_once,omitempty"`
 	TTY         bool         `json:"tty,omitempty"`
 	MemoryLimit uint64       `json:"memory_limit,omitempty"` // bytes; 0 is none
+}
+
+// User is who a container's processes are in their own eyes. In the machine's they are whoever runs the node.
+type User struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
 }
 
 // Reasons of a container's end.

@@ -26,11 +26,12 @@ type server struct {
 	mu         sync.Mutex
 	containers map[string]*container
 	watchers   map[chan struct{}]bool
+	tmpfs      map[string]bool // directories that are mounted
 	ending     bool
 }
 
 func newServer(dir string, pod Pod, state State) *server {
-	s := &server{dir: dir, pod: pod, state: state, sockets: sockets.New(pod.Policy), containers: map[string]*container{}, watchers: map[chan struct{}]bool{}}
+	s := &server{dir: dir, pod: pod, state: state, sockets: sockets.New(pod.Policy), containers: map[string]*container{}, watchers: map[chan struct{}]bool{}, tmpfs: map[string]bool{}}
 	s.processes = newTable(s.owner)
 	s.reaper = newReaper(s.adopt)
 	return s

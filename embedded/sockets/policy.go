@@ -24,7 +24,8 @@ const (
 // Policy tells how addresses are rewritten.
 type Policy struct {
 	Kind string `json:"kind"`
-	// Address is the pod's mapped loopback address; for Pod only.
+	// Address is the pod's mapped loopback address. Of the other kinds, a pod on its node's network has the node's, by which
+	// other pods know it, and can answer its datagrams.
 	Address netip.Addr `json:"address,omitzero"`
 	// DNS is the address of cluster DNS, port 53; for Pod and Client.
 	DNS netip.AddrPort `json:"dns,omitzero"`
@@ -45,7 +46,7 @@ func (p Policy) check() error {
 	switch {
 	case p.Kind != Pod && p.Kind != Host && p.Kind != Client:
 		return fmt.Errorf("socket policy: no kind %q", p.Kind)
-	case p.Kind == Pod && !(p.Address.Is4() && loopback.IsCluster(p.Address)):
+	case (p.Kind == Pod || p.Address.IsValid()) && !(p.Address.Is4() && loopback.IsCluster(p.Address)):
 		return fmt.Errorf("socket policy: %v is not the mapped address of a pod", p.Address)
 	case p.DNS.IsValid() && !p.DNS.Addr().Is4():
 		return fmt.Errorf("socket policy: cluster DNS at %v", p.DNS)
@@ -86,9 +87,9 @@ func (p Policy) served(a netip.AddrPort, mapped netip.Addr) (netip.AddrPort, boo
 	return out, out != netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// source is the address a connecting socket gets when it has none, so that peers see the pod's; invalid for other kinds.
+// source is the address that a connecting socket gets when it has none, so that peers see the pod's; invalid where there is none.
 func (p Policy) source(target netip.AddrPort) netip.Addr {
-	if p.Kind == Pod && loopback.IsCluster(target.Addr()) {
+	if loopback.IsCluster(target.Addr()) {
 		return p.Address
 	}
 	return netip.Addr{}

@@ -71,10 +71,25 @@ func TestPolicies(t *testing.T) {
 }
 
 func TestPolicyIsChecked(t *testing.T) {
-	for _, p := range []Policy{{}, {Kind: "nonsense"}, {Kind: Pod}, {Kind: Pod, Address: netip.MustParseAddr("192.0.2.1")}} {
+	for _, p := range []Policy{{}, {Kind: "nonsense"}, {Kind: Pod}, {Kind: Pod, Address: netip.MustParseAddr("192.0.2.1")}, {Kind: Host, Address: netip.MustParseAddr("192.0.2.1")}} {
 		if p.check() == nil {
 			t.Errorf("%+v was accepted", p)
 		}
+	}
+}
+
+func TestSourceIsTheAddressThatPeersKnow(t *testing.T) {
+	address, peer := netip.MustParseAddr("127.18.1.1"), netip.MustParseAddrPort("127.18.2.9:53")
+	for _, p := range []Policy{{Kind: Pod, Address: address}, {Kind: Host, Address: address}, {Kind: Client, Address: address}} {
+		if got := p.source(peer); got != address {
+			t.Errorf("%s to a pod: %v", p.Kind, got)
+		}
+		if got := p.source(netip.MustParseAddrPort("127.0.0.1:53")); got.IsValid() {
+			t.Errorf("%s to the machine: %v", p.Kind, got)
+		}
+	}
+	if got := (Policy{Kind: Host}).source(peer); got.IsValid() {
+		t.Errorf("a component: %v", got)
 	}
 }
 

@@ -18,6 +18,7 @@ type Cluster struct {
 	Services []*v1.Service
 	Slices   []*discovery.EndpointSlice
 	Nodes    []*v1.Node
+	Pods     []*v1.Pod // of those with host ports
 }
 
 // Rules returns what has to be listened on and where connections go. A port without a usable endpoint has no rule: its
@@ -39,6 +40,9 @@ func (c *Cluster) Rules() map[Listen]Rule {
 		for i := range s.Spec.Ports {
 			c.addPort(rules, s, &s.Spec.Ports[i], slices[s.Namespace+"/"+s.Name], nodes)
 		}
+	}
+	for _, pod := range c.Pods {
+		addHostPorts(rules, pod)
 	}
 	return rules
 }

@@ -44,6 +44,7 @@ type Controller struct {
 	services corelisters.ServiceLister
 	slices   discoverylisters.EndpointSliceLister
 	nodes    corelisters.NodeLister
+	pods     corelisters.PodLister
 	dirty    chan struct{}
 	names    atomic.Pointer[map[netip.Addr]string] // first address of a node's pod range → node
 	synced   atomic.Bool
@@ -76,7 +77,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	proxied := c.factory("!" + labelProxyName)
 	headed := c.factory("!" + labelProxyName + ",!" + labelHeadless)
 	services, slices, nodes := proxied.Core().V1().Services(), headed.Discovery().V1().EndpointSlices(), all.Core().V1().Nodes()
-	c.services, c.slices, c.nodes = services.Lister(), slices.Lister(), nodes.Lister()
+	pods := all.Core().V1().Pods()
+	c.services, c.slices, c.nodes, c.pods = services.Lister(), slices.Lister(), nodes.Lister(), pods.Lister()
 	changed := cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { c.touch() }, UpdateFunc: func(any, any) { c.touch() }, DeleteFunc: func(any) { c.touch() },
 	}
@@ -84,6 +86,13 @@ func (c *Controller) Run(ctx context.Context) error {
 		if _, err := informer.AddEventHandler(changed); err != nil {
 			return err
 		}
+	}
+	portsOnly := func(object any) bool {
+		pod, ok := object.(*v1.Pod)
+		return !ok || hasHostPorts(pod) // else a deletion that was missed
+	}
+	if _, err := pods.Informer().AddEventHandler(cache.FilteringResourceEventHandler{FilterFunc: portsOnly, Handler: changed}); err != nil {
+		return err
 	}
 	controllers := []func(context.Context, informers.SharedInformerFactory){c.runPodCIDRs, c.runServingCertificates}
 	if c.config.VolumesDir != "" {
@@ -95,7 +104,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, f := range []informers.SharedInformerFactory{all, proxied, headed} {
 		f.Start(ctx.Done())
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), services.Informer().HasSynced, slices.Informer().HasSynced, nodes.Informer().HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(), services.Informer().HasSynced, slices.Informer().HasSynced, nodes.Informer().HasSynced, pods.Informer().HasSynced) {
 		return context.Cause(ctx)
 	}
 	c.synced.Store(true)
@@ -112,8 +121,11 @@ func (c *Controller) factory(selector string) informers.SharedInformerFactory {
 			if m, ok := object.(metav1.Object); ok {
 				m.SetManagedFields(nil)
 			}
-			if n, ok := object.(*v1.Node); ok {
-				n.Status.Images = nil
+			switch o := object.(type) {
+			case *v1.Node:
+				o.Status.Images = nil
+			case *v1.Pod:
+				return trimmed(o), nil
 			}
 			return object, nil
 		}))
@@ -157,6 +169,8 @@ func (c *Controller) sync() bool {
 	cluster.Services, err = c.services.List(labels.Everything())
 	lists = append(lists, err)
 	cluster.Slices, err = c.slices.List(labels.Everything())
+	lists = append(lists, err)
+	cluster.Pods, err = c.pods.List(labels.Everything())
 	lists = append(lists, err)
 	cluster.Nodes, err = c.nodes.List(labels.Everything())
 	if err := errors.Join(append(lists, err)...); err != nil {

@@ -79,6 +79,7 @@ def build(
     progress: Progress,
     mains: Sequence[str] = _OWN,
     ldflags: str | None = None,
+    test: bool = False,
 ) -> None:
     """Compile main packages into a directory that exists; by default the embedded cluster's two.
 
@@ -86,6 +87,7 @@ def build(
         source: the folder with go.mod.
         mains: import paths, or paths below `source`; a program has the last part of it as its name.
         ldflags: for the linker; by default those that say the version of Kubernetes.
+        test: compile the packages' tests instead, each to a program NAME.test.
 
     Raises:
         AcquireError: Go refused; the message has its last words.
@@ -93,10 +95,11 @@ def build(
     """
     env = environment(go)
     progress("looking what there is to compile", None)
-    plan = _plan(go, source, env, progress, mains)
+    plan = _plan(go, source, env, progress, [*(["-test"] if test else []), *mains])
     _check_space(plan, Path(env["GOCACHE"]), out)
     flags = link_flags() if ldflags is None else ldflags
-    argv = [str(go), "build", "-v", *FLAGS, "-ldflags", flags, "-o", f"{out}/", *mains]
+    verb = ["test", "-c"] if test else ["build"]
+    argv = [str(go), *verb, "-v", *FLAGS, "-ldflags", flags, "-o", f"{out}/", *mains]
     meter = Meter(plan)
     tail: deque[str] = deque(maxlen=30)
     with _running(argv, source, env) as lines:

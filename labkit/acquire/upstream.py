@@ -38,11 +38,11 @@ def programs(names: Sequence[str], progress: Progress = lambda _text, _fraction:
     for name in names:
         if name not in known:
             raise AcquireError(f"There is no program {name!r}.", f"Programs: {', '.join(known)}.")
-    groups: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
+    groups: dict[tuple[str, str, str | None, bool], list[str]] = defaultdict(list)
     for name in names:
         entry = known[name]
         if not _file(name, entry).is_file():
-            groups[entry.module, entry.go, entry.ldflags].append(name)
+            groups[entry.module, entry.go, entry.ldflags, entry.test].append(name)
     for group in groups.values():
         _make(group, progress)
     return {name: _file(name, known[name]) for name in names}
@@ -114,10 +114,11 @@ def _compile(names: list[str], root: Path, progress: Progress) -> None:
     toolchain = go(lambda text: progress(text, None), first.go)
     with tempfile.TemporaryDirectory(dir=root, prefix=".tmp-") as scratch:
         packages = [known[name].package for name in names]
+        suffix = ".test" if first.test else ""
         flags = None if first.ldflags is None else f"-s -w {first.ldflags}".strip()
-        build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags)
+        build(toolchain, sources() / first.module, Path(scratch), progress, packages, flags, first.test)
         for name in names:
-            made = Path(scratch) / binary_name(known[name].package)
+            made = Path(scratch) / f"{binary_name(known[name].package)}{suffix}"
             home = _file(name, known[name]).parent
             shutil.rmtree(home, ignore_errors=True)
             home.mkdir(mode=0o700)

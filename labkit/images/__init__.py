@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from labkit.images.build import build
 from labkit.images.names import HOST_IMAGE, normalise
-from labkit.images.program import from_program
+from labkit.images.program import from_files, from_program
 from labkit.images.store import Image, ImageStore, default_root
 
-__all__ = ["HOST_IMAGE", "Image", "ImageStore", "build", "default_root", "from_program", "normalise"]
+__all__ = [
+    "HOST_IMAGE",
+    "Image",
+    "ImageStore",
+    "build",
+    "default_root",
+    "from_files",
+    "from_program",
+    "normalise",
+]

@@ -1,4 +1,4 @@
-"""An image of one program: what a Dockerfile FROM scratch with COPY and ENTRYPOINT would give."""
+"""An image of a few files: what a Dockerfile FROM scratch with COPY, ENTRYPOINT and CMD would give."""
 
 from __future__ import annotations
 
@@ -41,30 +41,70 @@ def from_program(
     Raises:
         ImageError: it cannot be written.
     """
+    return from_files(
+        tag,
+        {path: program, **others},
+        entrypoint=[path] if entrypoint is None else entrypoint,
+        links={link: os.path.relpath(path, Path(link).parent) for link in links},
+        env=env,
+        user=user,
+        store=store,
+    )
+
+
+def from_files(
+    tag: str,
+    files: Mapping[str, Path | bytes],
+    *,
+    entrypoint: Sequence[str] = (),
+    cmd: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+    env: Sequence[str] = (),
+    user: str = "",
+    store: ImageStore | None = None,
+) -> Image:
+    """Let `tag` point to an image of the given files.
+
+    Args:
+        files: absolute path in the image → a program, or the content of a plain file.
+        entrypoint, cmd: as in a Dockerfile.
+        links: absolute path of a link → where it leads.
+        env: NAME=value of the image.
+        user: as in a Dockerfile.
+
+    Raises:
+        ImageError: it cannot be written.
+    """
     tag = normalise(tag)
     store = store or ImageStore()
     try:
         with store.building() as directory:
             rootfs = directory / "rootfs"
-            for target, source in {path: program, **others}.items():
-                place = rootfs / target.lstrip("/")
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, place)
-                place.chmod(0o755)
-            for link in links:
-                entry = rootfs / link.lstrip("/")
+            rootfs.mkdir()
+            for path, content in files.items():
+                _write(rootfs / path.lstrip("/"), content)
+            for path, target in (links or {}).items():
+                entry = rootfs / path.lstrip("/")
                 entry.parent.mkdir(parents=True, exist_ok=True)
-                entry.symlink_to(os.path.relpath(path, Path(link).parent))
+                entry.symlink_to(target)
             config = {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "env": list(env),
-                "entrypoint": [path] if entrypoint is None else list(entrypoint),
-                "cmd": [], "workdir": "/", "user": user,
-                "exposed_ports": [], "labels": {}, "path_prepend": [], "layers": [], "python": "",
-                "notes": [], "size_bytes": tree_bytes(rootfs),
+                "env": list(env), "entrypoint": list(entrypoint), "cmd": list(cmd), "workdir": "/",
+                "user": user, "exposed_ports": [], "labels": {}, "path_prepend": [], "layers": [],
+                "python": "", "notes": [], "size_bytes": tree_bytes(rootfs),
             }  # fmt: skip
             return store.add(tag, config, rootfs)
     except OSError as err:
         raise ImageError(
             f"The image cannot be written: {err}.", "Check the free space and permissions."
         ) from err
+
+
+def _write(place: Path, content: Path | bytes) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Path):
+        shutil.copyfile(content, place)
+        place.chmod(0o755)
+    else:
+        place.write_bytes(content)
+        place.chmod(0o644)

@@ -1,0 +1,76 @@
+"""Results that are kept among the sources: the last full run of each provider, and why specs cannot pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from labkit.conformance.results import FAILED, PASSED, Result, merged, short
+from labkit.conformance.specs import Spec
+
+_MESSAGE = 160
+
+
+def folder() -> Path:
+    """Where the records are."""
+    return Path(str(files("labkit.conformance"))) / "records"
+
+
+def load(provider: str) -> dict[str, Result]:
+    """Text of a spec → its recorded result; empty where nothing was recorded."""
+    file = folder() / f"{provider}.json"
+    if not file.exists():
+        return {}
+    raw = json.loads(file.read_text())
+    found = [Result(text, state, seconds, message) for text, state, seconds, message in raw["results"]]
+    return {result.text: result for result in found}
+
+
+def save(provider: str, results: Iterable[Result]) -> None:
+    """Record results; those of other specs stay as they are."""
+    rows = [
+        [r.text, r.state, round(r.seconds, 1), short(r.message, _MESSAGE)]
+        for r in merged(load(provider).values(), results)
+    ]
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    folder().mkdir(exist_ok=True)
+    (folder() / f"{provider}.json").write_text(f'{{"results": [\n{lines}\n]}}\n')
+
+
+def reasons(provider: str) -> dict[str, str]:
+    """Text of a spec → why it cannot pass on a provider, a key of `explanations`."""
+    table = tomllib.loads((folder() / "reasons.toml").read_text()).get(provider, {})
+    return {text: reason for reason, texts in table.items() for text in texts}
+
+
+def explanations() -> dict[str, str]:
+    """Reason → what it means, a sentence."""
+    found: dict[str, str] = tomllib.loads((folder() / "reasons.toml").read_text())["explanations"]
+    return found
+
+
+def verdict(result: Result, known: Mapping[str, str]) -> str:
+    """passed, failed, skipped, or "not applicable" for one that fails for a known reason."""
+    return "not applicable" if result.state == FAILED and result.text in known else result.state
+
+
+def part(specs: list[Spec], seconds: Mapping[str, float], commit: str, budget_s: float) -> list[Spec]:
+    """A part of the specs that takes about `budget_s` one after another, chosen by a commit.
+
+    The specs are dealt to as many parts as they need; each commit draws one: all get their turn.
+    """
+    usual = [spec for spec in specs if seconds.get(spec.text, 0.0) <= budget_s]
+    total = sum(seconds.get(spec.text, 0.0) for spec in usual)
+    count = max(1, round(total / budget_s))
+    drawn = int(hashlib.sha256(commit.encode()).hexdigest(), 16) % count
+    ordered = sorted(usual, key=lambda spec: (-seconds.get(spec.text, 0.0), spec.text))
+    return ordered[drawn::count]
+
+
+def passing(provider: str) -> list[str]:
+    """Texts of the specs that are recorded as passing."""
+    return [text for text, result in load(provider).items() if result.state == PASSED]

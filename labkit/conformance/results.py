@@ -1,0 +1,87 @@
+"""What came out of specs, kept line by line so that an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from labkit.conformance.specs import Spec
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a spec ended.
+
+    Attributes:
+        state: passed, failed, or skipped by the suite itself (with its reason as the message).
+        seconds: how long it took.
+        message: why it did not pass, one line.
+        log: file with the suite's output, "" where it passed.
+    """
+
+    text: str
+    state: str
+    seconds: float
+    message: str = ""
+    log: str = ""
+
+    @property
+    def area(self) -> str:
+        """Group that owns the spec."""
+        return Spec.of(self.text).area
+
+
+class Store:
+    """Results in a folder: results.jsonl, of which the last line of a spec counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / "results.jsonl"
+
+    def clear(self) -> None:
+        """Forget all results."""
+        self._file.unlink(missing_ok=True)
+        for log in self.folder.glob("logs/*.log"):
+            log.unlink()
+
+    def add(self, result: Result) -> None:
+        """Keep a result, at once and for good."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as stream:
+            stream.write(json.dumps(asdict(result)) + "\n")
+
+    def results(self) -> dict[str, Result]:
+        """Text of a spec → its latest result. A line that was cut off does not count."""
+        if not self._file.exists():
+            return {}
+        found = {}
+        for line in self._file.read_text().splitlines():
+            try:
+                result = Result(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            found[result.text] = result
+        return found
+
+    def log(self, spec: Spec) -> Path:
+        """Where the output of a spec goes."""
+        name = re.sub(r"[^A-Za-z0-9]+", "-", spec.text).strip("-")[:180]
+        return self.folder / "logs" / f"{name}.log"
+
+
+def short(message: str, limit: int = 300) -> str:
+    """The beginning of a failure's message as one line."""
+    text = " ".join(message.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def merged(old: Iterable[Result], new: Iterable[Result]) -> list[Result]:
+    """The old results with the new ones in their places, by text."""
+    found = {result.text: result for result in old}
+    found.update({result.text: replace(result, log="") for result in new})
+    return sorted(found.values(), key=lambda result: result.text)

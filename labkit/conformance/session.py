@@ -1,0 +1,146 @@
+"""One run of the suite: get it and a cluster, choose specs, run them, report, look at the cluster after."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.acquire import programs
+from labkit.cluster import Cluster, up
+from labkit.cluster.phases import phase, shown
+from labkit.cluster.providers import open_cluster
+from labkit.conformance import images, records, report, specs
+from labkit.conformance.health import Health
+from labkit.conformance.results import FAILED, Result, Store
+from labkit.conformance.run import Runner
+from labkit.conformance.specs import Spec
+from labkit.errors import ConfigError
+
+CLUSTER = "conformance"
+_LIST_S = 60
+
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which specs to run; the fields are the options of `labkit conformance`."""
+
+    focus: str = ""
+    skip: str = ""
+    hpa: bool = False
+    resume: bool = False
+    failed: bool = False
+    passing: bool = False
+    slice_of: str = ""
+    slice_s: float = 180.0
+
+
+class Session:
+    """Runs of one provider, with their results in a folder."""
+
+    def __init__(self, provider: str, cluster: str, folder: Path) -> None:
+        self.provider, self.cluster = provider, cluster
+        self.store = Store(folder.absolute())
+        self._suite: Path | None = None
+
+    def suite(self) -> Path:
+        """The compiled suite."""
+        if self._suite is None:
+            with shown() as listener, phase("suite", listener, "Kubernetes' test suite") as step:
+                self._suite = programs(["e2e"], step.tell)["e2e"]
+                step.tell("Kubernetes' test suite")
+        return self._suite
+
+    def chosen(self, choice: Choice) -> list[Spec]:
+        """The specs to run.
+
+        Raises:
+            ConfigError: none is left.
+        """
+        marks = [specs.CONFORMANCE, *([specs.AUTOSCALING] if choice.hpa else [])]
+        found = specs.chosen(specs.listed(self.suite()), marks, choice.focus, choice.skip)
+        if choice.passing or choice.slice_of:
+            passing = set(records.passing(self.provider))
+            found = [spec for spec in found if spec.text in passing]
+        if choice.slice_of:
+            seconds = {text: result.seconds for text, result in records.load(self.provider).items()}
+            found = records.part(found, seconds, choice.slice_of, choice.slice_s)
+        before = self.store.results()
+        if choice.failed:
+            found = [spec for spec in found if spec.text in before and before[spec.text].state == FAILED]
+        elif choice.resume:
+            found = [spec for spec in found if spec.text not in before]
+        if not found:
+            raise ConfigError("No spec is left to run.", "Without --resume and --failed all are run again.")
+        return found
+
+    def run(self, choice: Choice, processes: int, limit_s: float, say: Say) -> str:
+        """Run the chosen specs and write junit.xml and table.txt; what went wrong, or "".
+
+        Interrupted, what was finished is kept, and `resume` goes on from there.
+        """
+        todo = self.chosen(choice)
+        if not choice.resume and not choice.failed:
+            self.store.clear()
+        known = {text: result.seconds for text, result in records.load(self.provider).items()}
+        with self._running() as cluster:
+            self._provide()
+            before = Health.of(cluster)
+            runner = Runner(cluster, self.suite(), self.store, limit_s, known)
+            try:
+                runner.run(todo, processes, lambda *told: say(_line(*told)))
+                again = self._failed(todo) if choice.passing or choice.slice_of else []
+                if again:
+                    say(f"\nonce more, with nothing beside them: {len(again)}")
+                    runner.run(again, 1, lambda *told: say(_line(*told)))
+            finally:
+                self._write(say)
+            damage = before.damage(cluster)
+        judged = self._failed(todo) if choice.passing or choice.slice_of else []
+        regressions = [f"{spec.text} failed, and passed before" for spec in judged]
+        return "; ".join([*regressions, *damage])
+
+    def record(self) -> None:
+        """Keep the results among the sources, and write the page of them."""
+        records.save(self.provider, self.store.results().values())
+        report.write_page()
+
+    @contextmanager
+    def _running(self) -> Iterator[Cluster]:
+        if self.cluster:
+            yield open_cluster(self.cluster, self.provider)
+            return
+        made = up(CLUSTER, self.provider)
+        try:
+            yield made
+        finally:
+            made.down()
+
+    def _provide(self) -> None:
+        argv = [str(self.suite()), "--list-images"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_LIST_S, check=True)
+        with shown() as listener, phase("images", listener, "the suite's images") as step:
+            made = images.provide(done.stdout.split(), step.tell)
+            step.tell(f"{len(made)} images of the suite")
+
+    def _failed(self, specs: list[Spec]) -> list[Spec]:
+        found = self.store.results()
+        return [spec for spec in specs if spec.text in found and found[spec.text].state == FAILED]
+
+    def _write(self, say: Say) -> None:
+        results = list(self.store.results().values())
+        report.write_junit(results, self.store.folder / "junit.xml", records.reasons(self.provider))
+        table = report.table(results, records.reasons(self.provider))
+        (self.store.folder / "table.txt").write_text(table)
+        say(table)
+
+
+def _line(result: Result, done: int, count: int, left_s: float) -> str:
+    left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
+    why = f"\n          {result.message}" if result.message else ""
+    return f"{done:4}/{count} {result.state:7} {result.seconds:6.1f} s  {left}  {result.text}{why}"
