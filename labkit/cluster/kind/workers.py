@@ -214,4 +214,4 @@ def _last_error(said: str) -> str:
     """The line with which kubeadm ended, without the phase that it was in."""
     lines = [line for line in said.splitlines() if line.startswith(("error:", "error execution"))]
     last = (lines or said.strip().splitlines() or ["nothing"])[-1]
-    return re.sub(r"^error(?: execution phase \S+)?: ", "", last)
+    return re.sub(r"^(error: )?(error execution phase \S+: )?", "", last)
