@@ -107,6 +107,14 @@ def test_runner_keeps_results_and_runs_serial_specs_last(tmp_path: Path) -> None
 
 
 def test_interrupted_run_forgets_what_was_cut_off(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    try:
+        _interrupt(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(tmp_path: Path) -> None:
     slow = "[sig-apps] slow [Conformance]"
     program, store = suite(tmp_path, POD, slow), Store(tmp_path / "out")
     runner = Runner(FakeCluster(), program, store, known_s={POD: 99.0})  # type: ignore[arg-type]
