@@ -83,7 +83,7 @@ def first_lane() -> list[Part]:
     python = str(BIN / "python")
     return [
         Part("lint", ["make", "-s", "lint"], 300),
-        pytest_part("unit", "tests/unit", limit_s=600),
+        pytest_part("unit", "-n2", "tests/unit", limit_s=600),
         pytest_part("services", "services", limit_s=300),
         Part("build", [python, "-m", "labkit", "build", "--labs"], 3000),
         Part("go", [python, "tests/go.py"], 1200),
