@@ -42,7 +42,10 @@ class Engine(DockerCommand):
         ids = self.run("ps", "-aq", "--filter", f"label={CLUSTER_LABEL}={cluster}").split()
         if not ids:
             return []
-        found = [_container(raw) for raw in json.loads(self.run("inspect", *ids))]
+        done = self.attempt("inspect", *ids)
+        if done.returncode and "no such object" not in done.stderr.lower():  # one that has just gone
+            raise self.fault(done.stderr)
+        found = [_container(raw) for raw in json.loads(done.stdout or "[]")]
         return sorted(found, key=lambda each: each.name)
 
     def exec(self, container: str, *argv: str, input: str | None = None, limit_s: float = LIMIT_S) -> str:

@@ -43,7 +43,16 @@ def build(
     for base in bases(file, build_args or {}):
         if engine.image(base) is None:
             obtain(engine, base, wanted, listener)
-    argv = ["build", "--tag", name, "--label", f"{OWN_LABEL}=image", *_network(engine), *_args(build_args)]
+    argv = [
+        "build",
+        "--force-rm",
+        "--tag",
+        name,
+        "--label",
+        f"{OWN_LABEL}=image",
+        *_network(engine),
+        *_args(build_args),
+    ]
     done = engine.attempt(*argv, str(root), limit_s=_BUILD_S)
     if done.returncode:
         raise build_error(file, f"{done.stdout}\n{done.stderr}")
