@@ -107,7 +107,8 @@ def test_runner_keeps_results_and_runs_serial_specs_last(tmp_path: Path) -> None
 
 
 def test_interrupted_run_forgets_what_was_cut_off(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    # What runs in the background ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _interrupt(tmp_path)
     finally:
