@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
 TURNS = OUT / "turns"
-SLICE_S = "240"
+SLICE_S = "150"
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 
 
