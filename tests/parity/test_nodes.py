@@ -55,7 +55,7 @@ def test_drain(space: Namespace) -> None:
     name = homes(space, "app=web")[0]
     try:
         space.cluster.kubectl(
-            "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"
+            "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"
         )
         space.rolled("deployment/web")
         assert name not in homes(space, "app=web")
