@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
 TURNS = OUT / "turns"
-SLICE_S = "240"
+SLICE_S = "150"
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 
 
@@ -83,7 +83,7 @@ def first_lane() -> list[Part]:
     python = str(BIN / "python")
     return [
         Part("lint", ["make", "-s", "lint"], 300),
-        pytest_part("unit", "tests/unit", limit_s=600),
+        pytest_part("unit", "-n2", "tests/unit", limit_s=600),
         pytest_part("services", "services", limit_s=300),
         Part("build", [python, "-m", "labkit", "build", "--labs"], 3000),
         Part("go", [python, "tests/go.py"], 1200),

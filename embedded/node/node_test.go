@@ -359,3 +359,31 @@ func TestCRI(t *testing.T) {
 		t.Errorf("the pod: %v, %v", pods, err)
 	}
 }
+
+func TestVolumesWithLockedDirectoriesAreTornDown(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "cache")
+	locked := filepath.Join(root, "a", "b")
+	if err := os.MkdirAll(locked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(locked, "file"), nil, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{locked, filepath.Dir(locked)} {
+		if err := os.Chmod(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() != 0 && os.RemoveAll(root) == nil {
+		t.Fatal("the directories were not locked")
+	}
+	if err := openDirectories(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(root); err != nil {
+		t.Error(err)
+	}
+	if err := openDirectories(root); err != nil {
+		t.Errorf("a directory that is gone: %v", err)
+	}
+}

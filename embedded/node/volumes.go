@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubernetes/pkg/volume"
 	"k8s.io/kubernetes/pkg/volume/configmap"
 	"k8s.io/kubernetes/pkg/volume/downwardapi"
@@ -58,6 +59,43 @@ func (m unownedMounter) SetUp(args volume.MounterArgs) error {
 func (m unownedMounter) SetUpAt(dir string, args volume.MounterArgs) error {
 	args.FsUser, args.FsGroup = nil, nil
 	return m.Mounter.SetUpAt(dir, args)
+}
+
+func (p unownedPlugin) NewUnmounter(name string, pod types.UID) (volume.Unmounter, error) {
+	u, err := p.VolumePlugin.NewUnmounter(name, pod)
+	if err != nil {
+		return nil, err
+	}
+	return unownedUnmounter{u}, nil
+}
+
+// unownedUnmounter removes what upstream's removes as root: also directories that a pod has locked up with their mode.
+type unownedUnmounter struct{ volume.Unmounter }
+
+func (u unownedUnmounter) TearDown() error { return u.TearDownAt(u.GetPath()) }
+
+func (u unownedUnmounter) TearDownAt(dir string) error {
+	if err := openDirectories(dir); err != nil {
+		return err
+	}
+	return u.Unmounter.TearDownAt(dir)
+}
+
+// openDirectories lets this user list and change all directories from root downwards.
+func openDirectories(root string) error {
+	return filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil || info.Mode()&0o700 == 0o700 {
+			return err
+		}
+		return os.Chmod(path, info.Mode().Perm()|0o700)
+	})
 }
 
 // linkMounter is mounting without the privilege: a bind mount is a symbolic link in the target's place, a tmpfs is the

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from labkit.acquire import module_folder
 from labkit.airgap.specs import Spec
 
 
@@ -54,9 +56,14 @@ class Context:
 
 
 def add_programs(context: Context, spec: Spec, programs: dict[str, Path]) -> None:
-    """The programs and links of an image, below files/."""
+    """The programs, links and modules' files of an image, below files/; scripts are executable."""
     for path, program in spec.programs.items():
         context.add(f"files{path}", programs[program], executable=True)
+    for path, place in spec.files.items():
+        where, _, name = place.partition("//")
+        module, _, inner = where.partition("@")
+        content = (module_folder(module, inner) / name).read_bytes()
+        context.add(f"files{path}", content, executable=content[:2] == b"#!")
     for path, target in spec.links.items():
         context.links[f"files{path}"] = target
 
@@ -66,13 +73,13 @@ def dockerfile(spec: Spec, base: str) -> str:
     lines = [f"FROM {base or 'scratch'}"]
     if spec.packages:
         lines += ["ARG APT_OPTIONS", f"RUN install-packages {' '.join(spec.packages)}"]
-    if spec.programs or spec.links:
+    if spec.programs or spec.links or spec.files:
         lines.append("COPY files/ /")
     lines += [f"ENV {setting}" for setting in spec.env]
     if spec.user:
         lines.append(f"USER {spec.user}")
     if spec.entrypoint:
-        lines.append(f"ENTRYPOINT {list(spec.entrypoint)}".replace("'", '"'))
+        lines.append(f"ENTRYPOINT {json.dumps(spec.entrypoint)}")
     if len(lines) == 1:
         lines.append("LABEL dev.labkit.airgap.note=same")  # Docker wants at least one instruction
     return "\n".join(lines) + "\n"

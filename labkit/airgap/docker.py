@@ -1,4 +1,4 @@
-"""The Docker engine, through its command: builds from a stream, images in and out, faults as typed errors."""
+"""The Docker engine as a builder: builds from a stream, images in and out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -18,94 +17,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from labkit.docker import DockerCommand, telling
 from labkit.errors import AcquireError, LabkitError, MachineError
 
 OWN = "dev.labkit.airgap"
 """Label of everything made here; nothing without it is ever removed or renamed."""
 KEY = "dev.labkit.airgap.key"
 STAGE = f"{OWN}=stage"
-_LIMIT_S = 60.0
 _LONG_S = 1800.0
 _STEP = re.compile(r"^(?:Step |#\d+ \[(?:\S+ )?)(\d+)/(\d+)(?: : |\] )(.*)$")
 
 
-class Docker:
-    """Docker's command line.
+class Docker(DockerCommand):
+    """The engine that images are built with."""
 
-    Args:
-        program: another name or path of the command.
-    """
-
-    def __init__(self, program: str = "docker") -> None:
-        self._wanted = program
-
-    @cached_property
-    def program(self) -> str:
-        """Where the command is.
-
-        Raises:
-            MachineError: there is none.
-        """
-        found = shutil.which(self._wanted)
-        if not found:
-            raise MachineError(
-                "Images are built by Docker, and there is no program `docker` on PATH.",
-                "Install Docker (on Debian and Ubuntu: apt-get install docker.io), or use the provider "
-                "embedded, which needs none.",
-            )
-        return found
+    refusal = AcquireError
 
     @cached_property
     def _env(self) -> dict[str, str]:
         """BuildKit where the client has it, the builder inside the engine else."""
-        asked = self._attempt("buildx", "version", env=dict(os.environ))
+        asked = self.attempt("buildx", "version", env=dict(os.environ))
         return {**os.environ, "DOCKER_BUILDKIT": "1" if asked.returncode == 0 else "0"}
-
-    def run(self, *args: str, limit_s: float = _LIMIT_S) -> str:
-        """Standard output of `docker ARGS`.
-
-        Raises:
-            AcquireError, MachineError: it failed.
-        """
-        done = self._attempt(*args, limit_s=limit_s)
-        if done.returncode:
-            raise fault(done.stderr or done.stdout)
-        return done.stdout
-
-    def _attempt(
-        self, *args: str, limit_s: float = _LIMIT_S, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run(
-                [self.program, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                errors="replace", timeout=limit_s, check=False, env=env,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as err:
-            raise MachineError(
-                f"`docker {' '.join(args[:2])}` has not answered within {limit_s:.0f} s.",
-                "`docker ps` should answer at once; restart the engine if it does not.",
-            ) from err
-        except OSError as err:
-            raise MachineError(f"{self.program} cannot be run: {err.strerror}.") from err
-
-    def info(self) -> dict[str, Any]:
-        """What the engine says of itself.
-
-        Raises:
-            MachineError: no engine runs, or this user may not use it.
-        """
-        facts: dict[str, Any] = json.loads(self.run("info", "--format", "{{json .}}", limit_s=20))
-        if facts.get("ServerErrors"):  # newer clients print them and succeed
-            raise fault(" ".join(facts["ServerErrors"]))
-        return facts
 
     def inspect(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Those of the images that the engine has, by the name that was asked for."""
         if not names:
             return {}
-        done = self._attempt("image", "inspect", *names)
+        done = self.attempt("image", "inspect", *names)
         if done.returncode and "no such image" not in done.stderr.lower():
-            raise fault(done.stderr)
+            raise self.fault(done.stderr)
         found: dict[str, dict[str, Any]] = {}
         for raw in json.loads(done.stdout or "[]"):
             for name in names:
@@ -124,11 +64,11 @@ class Docker:
 
     def remove(self, name: str) -> bool:
         """Remove a name, and the image with the last one; False where a container uses it."""
-        return self._attempt("image", "rm", name).returncode == 0
+        return self.attempt("image", "rm", name).returncode == 0
 
     def prune_stages(self) -> None:
         """Remove what our own builds left between their stages."""
-        self._attempt("image", "prune", "--force", "--filter", f"label={STAGE}", limit_s=300)
+        self.attempt("image", "prune", "--force", "--filter", f"label={STAGE}", limit_s=300)
 
     def import_tar(self, file: Path, tag: str, labels: Mapping[str, str]) -> None:
         """Make an image of a root file system."""
@@ -203,7 +143,7 @@ class Docker:
                     out(piece)
                 said = process.stderr.read().decode(errors="replace")
                 if process.wait(60):
-                    raise fault(said)
+                    raise self.fault(said)
             finally:
                 _end(process)
 
@@ -216,7 +156,7 @@ class Docker:
         with self.streaming(["load", "--quiet"], write) as (process, lines):
             said = "\n".join(deque(lines, maxlen=20))
             if process.wait(60):
-                raise fault(said)
+                raise self.fault(said)
 
 
 def _feed(
@@ -255,31 +195,10 @@ def _same(name: str, tags: Sequence[str]) -> bool:
     return short in tags or name in tags
 
 
-def fault(said: str) -> LabkitError:
-    """The typed error for what docker said."""
-    low, first = said.lower(), _first(said)
-    if "permission denied" in low and ("daemon" in low or "docker.sock" in low or "socket" in low):
-        return MachineError(
-            f"This user may not use the Docker engine: {first}",
-            "As root: `usermod -aG docker USER`, then log in again.",
-        )
-    if "cannot connect to the docker daemon" in low or "is the docker daemon running" in low:
-        return MachineError(
-            f"No Docker engine answers: {first}",
-            "Start it (`sudo systemctl start docker`, or Docker Desktop).",
-        )
-    if "no space left on device" in low:
-        return MachineError(
-            f"The disk of the Docker engine is full: {first}",
-            "`docker system df` shows what takes space; then run the same command again, it goes on there.",
-        )
-    return AcquireError(f"Docker refused: {first}")
-
-
 def build_fault(tail: Sequence[str]) -> LabkitError:
     """The typed error of a build that failed, from its last lines."""
     said = "\n".join(tail)
-    known = fault(said)
+    known = Docker.fault(said)
     if isinstance(known, MachineError):
         return known
     step = next((line for line in reversed(tail) if _STEP.match(line)), "")
@@ -288,13 +207,7 @@ def build_fault(tail: Sequence[str]) -> LabkitError:
         r"could not resolve|failed to fetch|temporary failure|connection (?:timed out|refused)", said, re.I
     ):
         return AcquireError(
-            "The build could not get packages: " + _first(said),
+            "The build could not get packages: " + telling(said),
             "Is the package mirror reachable? LABKIT_DEBIAN_MIRROR names another one. " + hint,
         )
-    return AcquireError(f"A build step failed: {step or _first(said)}", hint)
-
-
-def _first(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"error|denied|cannot|^E:|fail", line, re.I)]
-    return (telling or lines or ["no reason given"])[0][:400]
+    return AcquireError(f"A build step failed: {step or telling(said)}", hint)

@@ -35,6 +35,7 @@ class Spec:
     packages: tuple[str, ...] = ()
     programs: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     env: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
     user: str = ""
@@ -160,14 +161,15 @@ def parse(raw: dict[str, Any], folder: Path, upstream: dict[str, UpstreamImage])
 
 
 def _of_program(name: str, image: UpstreamImage) -> dict[str, Any]:
-    others = dict(getattr(image, "others", None) or {})
     return {
         "names": [name],
         "about": f"upstream's {image.program}",
-        "programs": {image.path: image.program, **others},
+        "programs": {image.path: image.program, **image.others},
         "links": dict.fromkeys(image.links, image.path),
         "env": list(image.env),
-        "entrypoint": [image.path],
+        "entrypoint": [image.path] if image.entrypoint is None else list(image.entrypoint),
+        "user": image.user,
+        "files": dict(image.files),
     }
 
 

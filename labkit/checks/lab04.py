@@ -40,7 +40,7 @@ def installed(metallb: MetalLB) -> Iterator[Finding]:
     yield expect(status.state == "ready", "MetalLB is ready", f"it is {status.state}. {lacking}".strip())
 
 
-@define("04-address", "The storefront has an address, and answers there", deadline_s=30)
+@define("04-address", "The storefront has an address, and answers there", deadline_s=60)
 def address(metallb: MetalLB) -> Iterator[Finding]:
     """An address of pool lab; the page is reached at it."""
     yield from _in_pool(metallb, "storefront")
@@ -69,7 +69,7 @@ def shared_out(traffic: Running) -> Iterator[Finding]:
     yield expect(bad.empty, "no request fails at the end", f"of the last {len(last)}: {said}")
 
 
-@define("04-chosen", "One Service has the address it asked for, two others share one", deadline_s=30)
+@define("04-chosen", "One Service has the address it asked for, two others share one", deadline_s=90)
 def chosen(metallb: MetalLB, wanted: str) -> Iterator[Finding]:
     """partners has the address of its annotation; the back office's two have the same one; all answer."""
     partners = metallb.cluster.kube.find("Service", "partners", namespace=SHOP)
@@ -100,7 +100,7 @@ def exhausted(metallb: MetalLB) -> Iterator[Finding]:
     yield expect("available" in reason, "its event says that no address is available", f"it says: {reason}")
 
 
-@define("04-freed", "The Service that waited has an address now, and answers", deadline_s=30)
+@define("04-freed", "The Service that waited has an address now, and answers", deadline_s=60)
 def freed(metallb: MetalLB) -> Iterator[Finding]:
     """latecomer has an address of pool lab."""
     yield from _in_pool(metallb, "latecomer")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from labkit.cluster.care import NodeCare
 from labkit.cluster.phases import Listener, silent
-from labkit.cluster.waiting import accepts, wait_for
+from labkit.cluster.waiting import serves, wait_for
 from labkit.errors import ClusterError, ConfigError, KubeError, WaitTimeout
 from labkit.kube import Kube, NotFound, dig, quantity
 from labkit.kube.objects import is_true
@@ -254,7 +254,7 @@ class Cluster(NodeCare):
         scheme = "https" if chosen[0]["port"] == 443 or chosen[0].get("name") == "https" else "http"
         host, number = self._reach(obj, int(chosen[0]["port"]))
         with suppress(WaitTimeout):
-            wait_for(lambda: accepts(host, number) or not self._has_ready_pods(obj), _PROXY_S, "")
+            wait_for(lambda: serves(host, number) or not self._has_ready_pods(obj), _PROXY_S, "")
         return f"{scheme}://{host}:{number}"
 
     def _has_ready_pods(self, service: dict[str, Any]) -> bool:

@@ -144,9 +144,23 @@ def discover(
         stream.write(done.stderr)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1].removeprefix("join: ")
-        raise ClusterError(
-            f"The worker does not trust the cluster at {server}: {said}",
-            "`kubectl get secrets -n kube-system --field-selector type=bootstrap.kubernetes.io/token` lists "
-            "the tokens that there are; cluster.join_token() makes a new one and tells the right hash.",
-        )
+        raise no_trust(server, said)
+    return found(server, ca_cert_hash)
+
+
+def found(server: str, ca_cert_hash: str) -> str:
+    """What a successful discovery has found, for people."""
     return f"{server}, its authority's key is {ca_cert_hash[:19]}…"
+
+
+def no_trust(server: str, said: str) -> ClusterError:
+    """The error of a discovery that failed.
+
+    Args:
+        said: kubeadm's words.
+    """
+    return ClusterError(
+        f"The worker does not trust the cluster at {server}: {said}",
+        "`kubectl get secrets -n kube-system --field-selector type=bootstrap.kubernetes.io/token` lists "
+        "the tokens that there are; cluster.join_token() makes a new one and tells the right hash.",
+    )

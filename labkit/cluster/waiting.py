@@ -14,6 +14,7 @@ from labkit.errors import KubeError, WaitTimeout
 
 _LINES = 8
 _LOOKED_AT = 300
+_KEPT_S = 0.1
 _ERROR = re.compile(
     r"^[EF]\d{4} |\b(error|fatal|panic|failed|cannot|refused|denied|unknown|in use|"
     r"not (provided|defined|found))\b",
@@ -65,6 +66,25 @@ def accepts(address: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def serves(address: str, port: int) -> bool:
+    """Whether something there takes a TCP connection and keeps it, as one does who has a server behind it.
+
+    A proxy takes connections for servers that it cannot reach, and drops them at once. It takes up to 0.1 s.
+    """
+    try:
+        trial = socket.create_connection((address, port), 1)
+    except OSError:
+        return False
+    with trial:
+        trial.settimeout(_KEPT_S)
+        try:
+            return trial.recv(1, socket.MSG_PEEK) != b""
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
 
 
 def log_tail(directory: Directory, component: str) -> str:

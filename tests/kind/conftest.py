@@ -10,16 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit.acquire.build import environment
+from labkit.acquire import programs
 from labkit.cluster.kind.cluster import KindCluster
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.phases import Plain
 from labkit.cluster.waiting import accepts
 from labkit.errors import LabkitError
-from labkit.tools import cache_dir, go
 from tests.cluster.helpers import own_state_home
-
-REGISTRY = "github.com/distribution/distribution/v3/cmd/registry@v3.0.0"
 
 
 @pytest.fixture(scope="session")
@@ -56,32 +53,18 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def registry_program() -> Path:
-    """The registry's program, compiled once into the cache."""
-    home = cache_dir() / "tools" / f"registry-{REGISTRY.rpartition('@')[2]}"
-    if not (home / "registry").is_file():
-        toolchain = go()
-        env = {**environment(toolchain), "GOBIN": str(home), "GOFLAGS": "-mod=mod"}
-        subprocess.run([str(toolchain), "install", REGISTRY], env=env, check=True, timeout=900, cwd="/")
-    return home / "registry"
-
-
-@pytest.fixture(scope="session")
-def registry(registry_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a registry of its own, on this machine."""
-    home = tmp_path_factory.mktemp("registry")
+    home, program = tmp_path_factory.mktemp("registry"), programs(["registry"])["registry"]
     address = f"127.0.0.1:{free_port()}"
     config = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {home}/data}}}}\nhttp: {{addr: '{address}'}}\n"
     (home / "config.yml").write_text(config)
     with (home / "log").open("w") as log:
-        process = subprocess.Popen(
-            [registry_program, "serve", str(home / "config.yml")], stdout=log, stderr=log
-        )
+        process = subprocess.Popen([program, "serve", str(home / "config.yml")], stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 30
-        while (
-            not accepts(*address.split(":")[:1], int(address.split(":")[1])) and time.monotonic() < deadline
-        ):
+        host, _, port = address.partition(":")
+        while not accepts(host, int(port)) and time.monotonic() < deadline:
             time.sleep(0.1)
         yield address
     finally:

@@ -94,7 +94,8 @@ def test_an_image_is_built_loaded_and_later_workers_have_it(cluster: KindCluster
     join = cluster.add_worker("late", limit_s=240)
     try:
         join.wait()
-        assert "t-kind/hello" in cluster.engine.exec("labkit-t-kind-late", "crictl", "images")
+        stored = ("ctr", "--namespace", "k8s.io", "images", "list", "--quiet")
+        assert "t-kind/hello:v1" in cluster.engine.exec("labkit-t-kind-late", *stored)
         with namespace(cluster, "late") as space:
             container = {"image": "t-kind/hello:v1"}
             space.apply(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cluster.helpers import Namespace, service, until
-from tests.parity.behaviours import Answer, behaviour, no
+from tests.parity.behaviours import Answer, behaviour, no, yes
 from tests.parity.pods import python_deployment, python_pod
 
 _BURN = "while True: pass"
@@ -66,7 +66,7 @@ def test_processes_are_apart(space: Namespace, answer: Answer) -> None:
 
 @behaviour(
     "A container runs as the user that its security context names",
-    embedded=no("it runs as the user who runs the cluster"),
+    embedded=yes("a user namespace shows it that user; its files are those of the user who runs the cluster"),
 )
 def test_run_as_user(space: Namespace, answer: Answer) -> None:
     space.apply(python_pod("who", container={"securityContext": {"runAsUser": 12345}}))

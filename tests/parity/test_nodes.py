@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from labkit.cluster import Cluster
-from labkit.cluster.join import STEPS
+from labkit.cluster.join import CLUSTER_FOUND, STEPS
+from labkit.errors import ClusterError
 from tests.cluster.helpers import Namespace, service, until
 from tests.parity.behaviours import behaviour
+from tests.parity.conftest import OPTIONS
 from tests.parity.pods import SLEEP, python_deployment, python_pod, server_deployment
 from tests.parity.test_network import ask
 
@@ -52,7 +55,7 @@ def test_drain(space: Namespace) -> None:
     name = homes(space, "app=web")[0]
     try:
         space.cluster.kubectl(
-            "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"
+            "drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"
         )
         space.rolled("deployment/web")
         assert name not in homes(space, "app=web")
@@ -151,3 +154,57 @@ def test_join_by_hand(space: Namespace) -> None:
         assert [step.name for step in join] == list(STEPS[3:])
     finally:
         cluster.remove_worker("by-hand")
+
+
+@behaviour("A worker that finds its cluster by itself is refused for a wrong hash or an expired token")
+def test_discovery(space: Namespace) -> None:
+    cluster = space.cluster
+    given = cluster.join_token()
+    with pytest.raises(ClusterError, match="none of the public keys"):
+        cluster.add_worker(
+            "seeker", token=given.token, ca_cert_hash="sha256:" + "ab" * 32, limit_s=180
+        ).wait()
+    short = cluster.join_token(2)
+    secret = f"bootstrap-token-{short.id}"
+    until(lambda: cluster.kube.find("Secret", secret, namespace="kube-system") is None, 30, "it has expired")
+    with pytest.raises(ClusterError, match="could not find a JWS signature"):
+        cluster.add_worker("seeker", token=short.token, limit_s=180).wait()
+    assert f'"{short.id}"' in cluster.kubelet_log("seeker", 500, "token ID")
+    join = cluster.add_worker("seeker", token=given.token, ca_cert_hash=given.ca_cert_hash, limit_s=180)
+    try:
+        assert tuple(step.name for step in join) == (CLUSTER_FOUND, *STEPS[1:])
+        assert given.token.partition(".")[2] not in cluster.kubelet_log("seeker", 5000)
+    finally:
+        cluster.remove_worker("seeker")
+
+
+@behaviour("A kubelet that refuses its configuration stays down and says why, until it is repaired")
+def test_configuration(space: Namespace, victim: str) -> None:
+    cluster = space.cluster
+    joined_with = cluster.kubelet_config(victim)
+    cluster.configure_kubelet(victim, {"systemReserved": {"memory": "900Gi"}})
+    try:
+        until(
+            lambda: "invalid Node Allocatable" in cluster.kubelet_log(victim, 50), 60, "it says why", every=1
+        )
+    finally:
+        cluster.repair(victim)
+    assert cluster.kubelet_config(victim) == joined_with
+
+
+@behaviour("The controller manager can be told to call a silent node lost sooner")
+def test_node_monitor(cluster: Cluster) -> None:
+    usual = (OPTIONS["node_monitor_grace_s"], OPTIONS["node_monitor_period_s"])
+    cluster.tune_node_monitor(19, 1)
+    try:
+        name = cluster.workers()[-1].name
+        begin = time.monotonic()
+        cluster.freeze(name)
+        try:
+            until(lambda: ready(cluster, name) == "Unknown", 60, "the node is Unknown", every=0.5)
+            assert time.monotonic() - begin > 8, "its last lease was at most 10 s old"
+        finally:
+            cluster.thaw(name)
+            until(lambda: ready(cluster, name) == "True", 60, "the node is Ready")
+    finally:
+        cluster.tune_node_monitor(*usual)

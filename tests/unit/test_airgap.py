@@ -17,7 +17,7 @@ import pytest
 
 from labkit.airgap import machine, pack, rootfs
 from labkit.airgap.context import Context, add_programs, dockerfile
-from labkit.airgap.docker import KEY, OWN, Docker, build_fault, fault
+from labkit.airgap.docker import KEY, OWN, Docker, build_fault
 from labkit.airgap.node import check, storage_manifest
 from labkit.airgap.specs import Catalogue, Spec, catalogue, parse
 from labkit.errors import AcquireError, ConfigError, ImageError, LabkitError, MachineError
@@ -46,10 +46,19 @@ def test_bases_come_before_what_is_made_of_them_and_every_name_is_there_once() -
     assert known.named("node").baked
 
 
-def test_images_of_one_program_need_no_table() -> None:
+def test_every_upstream_image_of_the_labs_can_be_made() -> None:
     known = catalogue()
     for name, image in versions().images.items():
-        assert image.program in known.named(name).programs.values()
+        spec = known.named(name)
+        assert image.program in spec.programs.values() or image.installed in spec.packages
+
+
+def test_an_image_can_have_a_file_of_a_pinned_module() -> None:
+    table = {"files": {"/licence": "k8s.io/api//LICENSE", "/run.sh": "k8s.io/kubernetes//hack/build-go.sh"}}
+    context = Context()
+    add_programs(context, small(one=table).specs["one"], {})
+    assert b"Apache License" in context.files["files/licence"]
+    assert context.executables == {"files/run.sh"}
 
 
 @pytest.mark.parametrize(
@@ -388,7 +397,7 @@ def docker_that(folder: Path, script: str) -> Docker:
     ("said", "kind", "message"),
     [
         ("permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock", MachineError, "may not use"),
-        ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", MachineError, "No Docker engine answers"),
+        ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", MachineError, "no engine answers"),
         ("write /var/lib/docker/tmp/x: no space left on device", MachineError, "disk of the Docker engine is full"),
         ("Error response from daemon: something else", AcquireError, "something else"),
     ],
@@ -400,7 +409,7 @@ def test_what_docker_says_becomes_one_clear_error(
     for ask in (docker.info, lambda: docker.inspect(["x:1"])):
         with pytest.raises(kind, match=message):
             ask()
-    assert isinstance(fault(said), kind)
+    assert isinstance(Docker.fault(said), kind)
 
 
 def test_without_docker_the_hint_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

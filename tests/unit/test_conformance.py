@@ -115,6 +115,15 @@ def test_suite_runs_beside_clusters_that_have_no_shell_here(tmp_path: Path) -> N
 
 
 def test_interrupted_run_forgets_what_was_cut_off(tmp_path: Path) -> None:
+    # What runs in the background ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _interrupt(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(tmp_path: Path) -> None:
     slow = "[sig-apps] slow [Conformance]"
     program, store = suite(tmp_path, POD, slow), Store(tmp_path / "out")
     runner = Runner(FakeCluster(), program, store, known_s={POD: 99.0})  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from labkit.cluster.kind.config import (
     cluster_configuration,
     join_configuration,
 )
-from labkit.cluster.kind.engine import Engine, fault
+from labkit.cluster.kind.engine import Engine
 from labkit.cluster.kind.images import bases, build_error
 from labkit.cluster.kind.objects import added_objects
 from labkit.cluster.kind.preflight import Machine, check_machine, look
@@ -76,18 +76,18 @@ def test_a_worker_larger_than_the_machine_is_told_so() -> None:
 
 
 def test_a_joining_worker_is_told_token_and_authority() -> None:
-    authority = Authority.create("kubernetes").pair.certificate
-    node = KindNode("labkit-lab-worker-3", 2, "4Gi", labels={"zone": "b"}, taints=["gpu=yes:NoSchedule"])
-    to = Joining("labkit-lab-control-plane:6443", authority, "abcdef.0123456789abcdef")
-    config = yaml.safe_load(join_configuration("worker-3", node, "172.19.0.9", "labkit-lab", to, 900))
+    taints = ["gpu=yes:NoSchedule"]
+    node = KindNode("labkit-lab-worker-3", 2, "4Gi", "172.19.0.9", labels={"zone": "b"}, taints=taints)
+    to = Joining("labkit-lab-control-plane:6443", "sha256:1f", "abcdef.0123456789abcdef", discovery_s=6)
+    config = yaml.safe_load(join_configuration("worker-3", node, "labkit-lab", to, 900))
     registration, bootstrap = config["nodeRegistration"], config["discovery"]["bootstrapToken"]
     arguments = {arg["name"]: arg["value"] for arg in registration["kubeletExtraArgs"]}
     assert registration["name"] == "worker-3" and arguments["node-ip"] == "172.19.0.9"
     assert arguments["node-labels"] == "zone=b"
     assert registration["taints"] == [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]
     assert bootstrap["token"] == "abcdef.0123456789abcdef"
-    assert bootstrap["caCertHashes"] == [key_hash(authority)]
-    assert config["timeouts"]["tlsBootstrap"] == "930s"
+    assert bootstrap["caCertHashes"] == ["sha256:1f"]
+    assert config["timeouts"]["tlsBootstrap"] == "930s" and config["timeouts"]["discovery"] == "6s"
 
 
 def test_the_public_keys_hash_is_that_of_openssl(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_serving_certificate_is_given_for_the_nodes_own_names_only() -> None:
     ],
 )  # fmt: skip
 def test_each_fault_of_the_engine_is_one_typed_error(said: str, kind: type[LabkitError], words: str) -> None:
-    error = fault(said)
+    error = Engine.fault(said)
     assert type(error) is kind and words in error.message
     assert error.hint or kind is ClusterError
 

@@ -8,28 +8,31 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from labkit.cluster.base import Cluster, ClusterStatus, check_options
+from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S
 from labkit.cluster.forward import Forwards
 from labkit.cluster.join import Join
+from labkit.cluster.kind import care
 from labkit.cluster.kind.config import Host
 from labkit.cluster.kind.create import bring_up, get_parts, note_addresses, start, wanted_images
-from labkit.cluster.kind.engine import Engine, exec_argv
+from labkit.cluster.kind.engine import Container, Engine, exec_argv
 from labkit.cluster.kind.images import build, obtain
 from labkit.cluster.kind.load import load
 from labkit.cluster.kind.reach import Relay, has_route
 from labkit.cluster.kind.state import CONTROL_PLANE, KindDirectory, KindNode, KindOptions, KindState
 from labkit.cluster.kind.status import read_status
 from labkit.cluster.kind.tear_down import tear_down
-from labkit.cluster.kind.workers import Workers
+from labkit.cluster.kind.workers import Given, Workers
 from labkit.cluster.kubelet import taints as check_taints
 from labkit.cluster.phases import Listener, Step, phase, silent
 from labkit.cluster.state import check_name, check_size
+from labkit.cluster.state import check_options as check_settings
 from labkit.errors import ClusterError, ConfigError, KubeError, LabkitError
 from labkit.kube import dig
 
@@ -190,8 +193,7 @@ class KindCluster(Cluster):
         limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
     ) -> Join:  # fmt: skip
         """See Cluster.add_worker; a size that the machine has not got is refused."""
-        if token or ca_cert_hash:
-            self._cannot("let a worker join with a token that is given")
+        given = Given.parse(token, ca_cert_hash)
         with self.directory.changed() as state:
             chosen = check_name(name or _free_name(state))
             if chosen in (*state.nodes, CONTROL_PLANE):
@@ -208,7 +210,9 @@ class KindCluster(Cluster):
             container = f"{self.directory.kind_name}-{chosen}"
             state.nodes[chosen] = KindNode(container, *size, labels=labels or {}, taints=taints or [])
         node, image = state.nodes[chosen], state.image
-        return self._workers.join(self.kube, chosen, node, image, approve=approve, limit_s=limit_s)
+        return self._workers.join(
+            self.kube, chosen, node, image, approve=approve, limit_s=limit_s, given=given
+        )
 
     def remove_worker(self, name: str, *, drain: bool = False) -> None:
         """Remove a worker: its container with all that is in it, its pods, and its Node object.
@@ -249,8 +253,10 @@ class KindCluster(Cluster):
         self.engine.run("pause", self._node(name).container)
 
     def thaw(self, name: str) -> None:
-        """`docker unpause`."""
-        self.engine.run("unpause", self._node(name).container)
+        """`docker unpause`; nothing where the node is not frozen."""
+        box = self._container(name)
+        if box is not None and box.state == "paused":
+            self.engine.run("unpause", box.name)
 
     def lose(self, name: str) -> None:
         """`docker kill`, as a power cut; `labkit up` leaves it so."""
@@ -275,6 +281,29 @@ class KindCluster(Cluster):
         if self._node(name).address != node.address:
             with suppress(LabkitError):
                 self._workers.certify(self.kube, {name: node.container})
+
+    def kubelet_config(self, name: str) -> dict[str, Any]:
+        """A node's KubeletConfiguration, as its file has it."""
+        return care.configuration(self.engine, self._node(name).container)
+
+    def configure_kubelet(self, name: str, changes: Mapping[str, Any] | None = None) -> None:
+        """See Cluster.configure_kubelet; the node's container must run."""
+        care.configure(self.engine, self._node(name).container, changes)
+
+    def kubelet_log(self, name: str, lines: int = 20, matching: str = "") -> str:
+        """See Cluster.kubelet_log. What kubeadm said when a join failed is in it too."""
+        box = self._container(name) if name in self._state().nodes else None
+        return care.log(self.engine, box, self.directory.join_log(name), lines, matching)
+
+    def tune_node_monitor(
+        self, grace_s: int = NODE_MONITOR_GRACE_S, period_s: int = NODE_MONITOR_PERIOD_S
+    ) -> None:
+        """See Cluster.tune_node_monitor. The controller manager is a static pod."""
+        with self.directory.changed() as state:
+            wanted = replace(state.options, node_monitor_grace_s=grace_s, node_monitor_period_s=period_s)
+            check_settings(wanted)
+            state.options = wanted
+        care.tune_node_monitor(self.engine, self.directory.control_plane, self.kube, grace_s, period_s)
 
     def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
         """Of node-NAME the kubelet's journal, of the control plane's components their pods' logs."""
@@ -311,6 +340,11 @@ class KindCluster(Cluster):
         argv = ["unshare", "--mount", "sh", "-c", script]
         box = self.directory.control_plane
         return exec_argv(self.engine, box, argv, terminal=terminal), dict(os.environ)
+
+    def _container(self, name: str) -> Container | None:
+        wanted = self._node(name).container
+        there = self.engine.containers(self.directory.kind_name)
+        return next((each for each in there if each.name == wanted), None)
 
     def _boxes(self) -> dict[str, str]:
         """Node → container."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from labkit.cluster.discovery import key_hash
 from labkit.cluster.kind.state import CONTROL_PLANE, KindNode, KindOptions
 from labkit.cluster.kubelet import taints as checked_taints
 from labkit.kube import quantity
@@ -112,22 +111,23 @@ class Joining:
 
     Attributes:
         server: host and port of the API server in the cluster's network.
-        authority: certificate of the cluster's authority, PEM.
+        ca_cert_hash: what the authority's key must have as its hash.
         token: a bootstrap token.
+        discovery_s: how long kubeadm looks for the cluster; None for its own patience.
     """
 
     server: str
-    authority: bytes
+    ca_cert_hash: str
     token: str
+    discovery_s: float | None = None
 
 
-def join_configuration(
-    name: str, node: KindNode, address: str, kind_name: str, to: Joining, limit_s: float
-) -> str:
+def join_configuration(name: str, node: KindNode, kind_name: str, to: Joining, limit_s: float) -> str:
     """The file for `kubeadm join --config`; kubeadm waits up to `limit_s` for the kubelet's certificate."""
-    arguments = {"node-ip": address, "provider-id": f"kind://docker/{kind_name}/{node.container}"}
+    arguments = {"node-ip": node.address, "provider-id": f"kind://docker/{kind_name}/{node.container}"}
     if node.labels:
         arguments["node-labels"] = ",".join(f"{key}={value}" for key, value in node.labels.items())
+    discovery = {"discovery": f"{to.discovery_s:g}s"} if to.discovery_s else {}
     configuration = {
         "apiVersion": KUBEADM,
         "kind": "JoinConfiguration",
@@ -141,12 +141,12 @@ def join_configuration(
             "bootstrapToken": {
                 "apiServerEndpoint": to.server,
                 "token": to.token,
-                "caCertHashes": [key_hash(to.authority)],
+                "caCertHashes": [to.ca_cert_hash],
             }
         },
         "patches": {"directory": PATCHES},
         "skipPhases": ["preflight"],
-        "timeouts": {**_TIMEOUTS, "tlsBootstrap": f"{int(limit_s) + 30}s"},
+        "timeouts": {**_TIMEOUTS, "tlsBootstrap": f"{int(limit_s) + 30}s", **discovery},
     }
     return yaml.safe_dump(configuration, sort_keys=False)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from labkit.cluster.kind.engine import OWN_LABEL, Engine, fault
+from labkit.cluster.kind.engine import OWN_LABEL, Engine
 from labkit.cluster.kind.preflight import is_here
 from labkit.cluster.kind.registry import Digests, choose, pull
 from labkit.cluster.phases import Listener
@@ -43,7 +43,16 @@ def build(
     for base in bases(file, build_args or {}):
         if engine.image(base) is None:
             obtain(engine, base, wanted, listener)
-    argv = ["build", "--tag", name, "--label", f"{OWN_LABEL}=image", *_network(engine), *_args(build_args)]
+    argv = [
+        "build",
+        "--force-rm",
+        "--tag",
+        name,
+        "--label",
+        f"{OWN_LABEL}=image",
+        *_network(engine),
+        *_args(build_args),
+    ]
     done = engine.attempt(*argv, str(root), limit_s=_BUILD_S)
     if done.returncode:
         raise build_error(file, f"{done.stdout}\n{done.stderr}")
@@ -71,7 +80,7 @@ def bases(file: Path, build_args: Mapping[str, str]) -> list[str]:
 
 def build_error(file: Path, said: str) -> ImageError | MachineError:
     """The error of a failed build: what docker said, and which line it is about."""
-    known = fault(said)
+    known = Engine.fault(said)
     if isinstance(known, MachineError):
         return known
     lines = [line.rstrip() for line in said.strip().splitlines() if line.strip()]

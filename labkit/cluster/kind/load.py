@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from labkit.cluster.kind.engine import Engine, fault
+from labkit.cluster.kind.engine import Engine
 from labkit.cluster.phases import Step
 from labkit.errors import ClusterError, ImageError, MachineError
 
@@ -111,7 +111,7 @@ def _send(
         raise ClusterError(f"{container} has not taken the image within {_IMPORT_S} s.") from err
     if process.returncode == 0:
         return ""
-    known = fault(said)
+    known = Engine.fault(said)
     if isinstance(known, MachineError) or last:
         why = (said.strip().splitlines() or ["no reason given"])[-1]
         names = ", ".join(image.name for image in images)

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from labkit.cluster.kind.engine import Engine, fault
+from labkit.cluster.kind.engine import Engine
 from labkit.cluster.kind.images import kind_env
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.errors import ClusterError, LabkitError, MachineError
@@ -85,7 +85,7 @@ def words(text: str) -> str:
 
 def failure(said: str, log: Path, code: int | None) -> LabkitError:
     """The error of a `kind create cluster` that failed."""
-    known = fault(said)
+    known = Engine.fault(said)
     if isinstance(known, MachineError):
         return known
     if code is None:

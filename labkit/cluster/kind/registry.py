@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.cluster.kind.engine import Engine, fault
+from labkit.cluster.kind.engine import Engine
 from labkit.cluster.state import changing_file, write
 from labkit.errors import AcquireError, LabkitError, MachineError
 
@@ -172,7 +172,7 @@ def _refusal(reference: str, said: str) -> Exception:
             f"What the registry sent for {reference} does not have its digest: {last}",
             "Something between this machine and the registry changes images. It was not used.",
         )
-    known = fault(said)
+    known = Engine.fault(said)
     if isinstance(known, MachineError):
         return known
     if "manifest unknown" in low or "not found" in low:

@@ -87,6 +87,10 @@ class KindDirectory(Directory):
         """What `kind create cluster` said."""
         return self.path / "logs" / "kind.log"
 
+    def join_log(self, node: str) -> Path:
+        """What kubeadm said when a join of that worker failed; its container is gone then."""
+        return self.path / "logs" / f"join-{node}.log"
+
     def create(self) -> None:
         """Make it, with nothing in it."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

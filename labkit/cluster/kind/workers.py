@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import dataclass, replace
 
 import yaml
 
+from labkit.cluster.discovery import DISCOVERY_S, check_hash, found, key_hash, no_trust
 from labkit.cluster.join import Join, Token
+from labkit.cluster.kind.care import JOIN_LOG
 from labkit.cluster.kind.config import (
     PATCHES,
     Host,
@@ -26,7 +30,37 @@ from labkit.kube import Kube
 API_PORT = 6443
 _BOOT_S = 90.0
 _SERVING_S = 60.0
+_DISCOVERED_S = 60.0
 _SOCKET = "/run/containerd/containerd.sock"
+_FOUND = "/etc/kubernetes/bootstrap-kubelet.conf"
+_ENDED = "/kind/join.ended"
+_ADVICE = "To see the stack trace"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a worker that finds its cluster by itself is told of it; each None where it was not given."""
+
+    token: Token | None = None
+    ca_cert_hash: str | None = None
+
+    @classmethod
+    def parse(cls, token: str | None, ca_cert_hash: str | None) -> Given:
+        """Of what a person typed.
+
+        Raises:
+            ConfigError: one of them cannot be one.
+        """
+        return cls(
+            Token.parse(token) if token is not None else None,
+            check_hash(ca_cert_hash) if ca_cert_hash is not None else None,
+        )
+
+    def __bool__(self) -> bool:
+        return self.token is not None or self.ca_cert_hash is not None
+
+
+NOTHING = Given()
 
 
 class Workers:
@@ -48,22 +82,60 @@ class Workers:
         *,
         approve: bool = True,
         limit_s: float = 120.0,
+        given: Given = NOTHING,
     ) -> Join:
         """Start a worker's container and let it join; hands back its steps."""
 
-        def start(token: Token) -> str:
+        def boot(token: Token) -> None:
             address = self._boot(node.container, image)
             self._load_images(node.container)
-            self._kubeadm(name, node, address, token, limit_s)
+            self._kubeadm(name, replace(node, address=address), token, limit_s, given)
             with self.directory.changed() as state:
                 if name in state.nodes:
                     state.nodes[name].address = address
-            return f"{name} with token {token.id}.…, container {node.container}, address {address}"
+
+        def discover(token: Token) -> str:
+            boot(token)
+            return self._discovered(name, node, token)
+
+        def start(token: Token) -> str:
+            if not given:
+                boot(token)
+            return f"{name} with token {token.id}.…, container {node.container}"
 
         def finish() -> None:
             self.certify(kube, {name: node.container})
 
-        return Join(kube, name, start, approve=approve, limit_s=limit_s, finish=finish)
+        return Join(
+            kube, name, start, token=given.token, discover=discover if given else None,
+            approve=approve, limit_s=limit_s, finish=finish,
+        )  # fmt: skip
+
+    def _discovered(self, name: str, node: KindNode, token: Token) -> str:
+        """Wait until kubeadm trusts the cluster; where it does not, remove the worker and keep its words."""
+        server = f"https://{self.directory.control_plane}:{API_PORT}"
+        deadline = time.monotonic() + _DISCOVERED_S
+        while self.engine.attempt("exec", node.container, "test", "-e", _FOUND).returncode:
+            ended = not self.engine.attempt("exec", node.container, "test", "-e", _ENDED).returncode
+            if ended or time.monotonic() > deadline:
+                words = self.engine.attempt("exec", node.container, "cat", JOIN_LOG).stdout.splitlines()
+                said = "".join(f"{line}\n" for line in words if not line.startswith(_ADVICE))
+                self._forget(name, node, f'kubeadm join with token ID "{token.id}"\n{said}')
+                raise no_trust(server, _last_error(said))
+            time.sleep(0.2)
+        return found(server, self._pin)
+
+    def _forget(self, name: str, node: KindNode, said: str) -> None:
+        """Remove a worker that has not joined, but for what kubeadm said."""
+        with self.directory.join_log(name).open("a") as stream:
+            stream.write(said)
+        self.engine.run("rm", "--force", "--volumes", node.container, limit_s=120)
+        with self.directory.changed() as state:
+            state.nodes.pop(name, None)
+
+    @property
+    def _pin(self) -> str:
+        return key_hash(authority_of(self.directory.kubeconfig))
 
     def certify(self, kube: Kube, nodes: dict[str, str]) -> None:
         """Approve the serving certificates of nodes, for the addresses that their containers have.
@@ -121,16 +193,25 @@ class Workers:
             names = [name for name in state.images if self.engine.image(name)]
             load(self.engine, names, [container], Step("images", silent, ""))
 
-    def _kubeadm(self, name: str, node: KindNode, address: str, token: Token, limit_s: float) -> None:
-        authority = authority_of(self.directory.kubeconfig)
-        to = Joining(f"{self.directory.control_plane}:{API_PORT}", authority, str(token))
-        config = join_configuration(name, node, address, self.directory.kind_name, to, limit_s)
+    def _kubeadm(self, name: str, node: KindNode, token: Token, limit_s: float, given: Given) -> None:
+        to = Joining(
+            f"{self.directory.control_plane}:{API_PORT}", given.ca_cert_hash or self._pin, str(token),
+            DISCOVERY_S if given else None,
+        )  # fmt: skip
+        config = join_configuration(name, node, self.directory.kind_name, to, limit_s)
         size = kubelet_configuration(self.host, node.cpus, node.memory)
         self._write(node.container, "/kind/kubeadm.conf", config)
         self._write(node.container, f"{PATCHES}/kubeletconfiguration+merge.yaml", yaml.safe_dump(size))
-        join = "kubeadm join --config /kind/kubeadm.conf --v=5 >/kind/join.log 2>&1"
+        join = f"kubeadm join --config /kind/kubeadm.conf --v=4 >{JOIN_LOG} 2>&1; touch {_ENDED}"
         self.engine.run("exec", "-d", node.container, "sh", "-c", join)
 
     def _write(self, container: str, path: str, text: str) -> None:
         script = f'umask 077; mkdir -p "$(dirname {path})"; cat >{path}'
         self.engine.exec(container, "sh", "-c", script, input=text)
+
+
+def _last_error(said: str) -> str:
+    """The line with which kubeadm ended, without the phase that it was in."""
+    lines = [line for line in said.splitlines() if line.startswith(("error:", "error execution"))]
+    last = (lines or said.strip().splitlines() or ["nothing"])[-1]
+    return re.sub(r"^(error: )?(error execution phase \S+: )?", "", last)
