@@ -14,6 +14,7 @@ import (
 	"k8s.io/kubernetes/pkg/volume/downwardapi"
 	"k8s.io/kubernetes/pkg/volume/emptydir"
 	"k8s.io/kubernetes/pkg/volume/hostpath"
+	"k8s.io/kubernetes/pkg/volume/image"
 	"k8s.io/kubernetes/pkg/volume/local"
 	"k8s.io/kubernetes/pkg/volume/projected"
 	"k8s.io/kubernetes/pkg/volume/secret"
@@ -33,7 +34,7 @@ func volumePlugins() []volume.VolumePlugin {
 			written[i] = unownedPlugin{p}
 		}
 	}
-	return slices.Concat(written, local.ProbeVolumePlugins(), hostpath.ProbeVolumePlugins(volume.VolumeConfig{}))
+	return slices.Concat(written, image.ProbeVolumePlugins(), local.ProbeVolumePlugins(), hostpath.ProbeVolumePlugins(volume.VolumeConfig{}))
 }
 
 // unownedPlugin writes volumes as the user that runs the node: only root could give files to a pod's runAsUser, and the

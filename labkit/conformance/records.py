@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
 from importlib.resources import files
 from pathlib import Path
 
@@ -61,14 +62,18 @@ def verdict(result: Result, known: Mapping[str, str]) -> str:
 def part(specs: list[Spec], seconds: Mapping[str, float], commit: str, budget_s: float) -> list[Spec]:
     """A part of the specs that takes about `budget_s` one after another, chosen by a commit.
 
-    The specs are dealt to as many parts as they need; each commit draws one: all get their turn.
+    The specs are dealt to as many parts as they need, a long one with few others; each commit draws one
+    part, so that all get their turn.
     """
-    usual = [spec for spec in specs if seconds.get(spec.text, 0.0) <= budget_s]
-    total = sum(seconds.get(spec.text, 0.0) for spec in usual)
-    count = max(1, round(total / budget_s))
-    drawn = int(hashlib.sha256(commit.encode()).hexdigest(), 16) % count
-    ordered = sorted(usual, key=lambda spec: (-seconds.get(spec.text, 0.0), spec.text))
-    return ordered[drawn::count]
+    took = {spec: seconds.get(spec.text, 0.0) for spec in specs}
+    count = max(1, round(sum(took.values()) / budget_s))
+    parts = [(0.0, number) for number in range(count)]
+    dealt: list[list[Spec]] = [[] for _ in parts]
+    for spec in sorted(specs, key=lambda spec: (-took[spec], spec.text)):
+        total, number = heappop(parts)
+        dealt[number].append(spec)
+        heappush(parts, (total + took[spec], number))
+    return dealt[int(hashlib.sha256(commit.encode()).hexdigest(), 16) % count]
 
 
 def passing(provider: str) -> list[str]:

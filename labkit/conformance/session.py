@@ -89,7 +89,8 @@ class Session:
             self.store.clear()
         known = {text: result.seconds for text, result in records.load(self.provider).items()}
         with self._running() as cluster:
-            self._provide()
+            if self.provider == "embedded":
+                self._provide()
             before = Health.of(cluster)
             runner = Runner(cluster, self.suite(), self.store, limit_s, known)
             try:
@@ -122,6 +123,7 @@ class Session:
             made.down()
 
     def _provide(self) -> None:
+        """Make the images that the suite names; nodes of other providers pull them."""
         argv = [str(self.suite()), "--list-images"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_LIST_S, check=True)
         with shown() as listener, phase("images", listener, "the suite's images") as step:

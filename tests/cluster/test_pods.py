@@ -7,6 +7,7 @@ import time
 import pytest
 
 from labkit.cluster.base import Cluster
+from labkit.images import ImageStore, from_files
 
 from .helpers import Namespace, config_map, container, namespace, pod, until
 
@@ -199,6 +200,19 @@ def test_volumes_hold_their_content_and_follow_changes(cluster: Cluster) -> None
             "the downward volume follows",
             every=1,
         )
+
+
+def test_an_image_is_a_volume(cluster: Cluster) -> None:
+    name = "labkit-test/page:v1"
+    from_files(name, {"/site/index.html": b"hello from an image\n"})
+    volumes = [{"name": "page", "image": {"reference": name, "pullPolicy": "IfNotPresent"}}]
+    mounts = [{"name": "page", "mountPath": "/srv/page"}]
+    try:
+        with namespace(cluster) as space:
+            space.run("holder", container={"volumeMounts": mounts}, volumes=volumes)
+            assert space.exec("holder", "cat", "/srv/page/site/index.html") == "hello from an image\n"
+    finally:
+        ImageStore().remove(name)
 
 
 def test_crashing_container_backs_off_and_keeps_its_last_log(cluster: Cluster) -> None:
