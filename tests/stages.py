@@ -66,6 +66,8 @@ def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
         report,
         "--turns",
         str(TURNS),
+        "--cluster",
+        name,
     ]
     return Part(name, [str(BIN / "python"), "-m", "labkit", *argv], limit_s, ROOT / report / "junit.xml")
 

@@ -341,3 +341,24 @@ func TestLargeProgramsAreNotCopied(t *testing.T) {
 		}
 	})
 }
+
+func TestLinkToALargeProgramBesideTheHostsOwn(t *testing.T) {
+	modes(t, func(t *testing.T, f *fixture) {
+		program := "#!/bin/sh\necho $0 runs\nexit 0\n" + strings.Repeat("#", largeProgram)
+		digest := f.image("linked:v1", map[string]any{"size_bytes": 1}, map[string]string{"usr/bin/labkit-test-large": program})
+		folder := filepath.Join(f.config.ImagesDir, "blobs", digest, "rootfs/usr/bin")
+		if err := os.Chmod(filepath.Join(folder, "labkit-test-large"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("labkit-test-large", filepath.Join(folder, "labkit-test-link")); err != nil {
+			t.Fatal(err)
+		}
+		config := &cri.ContainerConfig{
+			Metadata: &cri.ContainerMetadata{Name: "main"}, Image: &cri.ImageSpec{Image: "linked:v1"}, LogPath: "main/0.log",
+			Command: []string{"/usr/bin/labkit-test-link"},
+		}
+		if got := f.output(config); !strings.Contains(got, "labkit-test-link runs") {
+			t.Error(got)
+		}
+	})
+}

@@ -179,7 +179,7 @@ func (r *Runtime) layOut(c *container, image *Image, workDir string, programs []
 		for _, target := range grafts {
 			if !slices.Contains(privateDirectories, target) {
 				l.grafts = append(l.grafts, target)
-				l.graft(target)
+				l.graft(target, image.rootfs, programsLeft)
 			}
 		}
 		for _, target := range programsLeft {
@@ -208,8 +208,14 @@ const largeProgram = 8 << 20
 // smallFile is the size in bytes up to which files of an image are copied into the memory that a container's root is made of.
 const smallFile = 256 << 10
 
-// graft shows one of the image's paths that the host does not have.
-func (l *layout) graft(target string) {
+// graft shows one of the image's paths that the host does not have. A link to a program that was left empty is that program.
+func (l *layout) graft(target, image string, left []string) {
+	if leads, err := filepath.EvalSymlinks(l.own + target); err == nil && leads != l.own+target {
+		if inside := strings.TrimPrefix(leads, l.own); slices.Contains(left, inside) {
+			l.add(image+inside, target, true)
+			return
+		}
+	}
 	info, err := os.Stat(l.own + target)
 	small := err == nil && info.Mode().IsRegular() && info.Size() <= smallFile
 	l.mounts = append(l.mounts, rootfs.Mount{Source: l.own + target, Target: target, Copy: small})
