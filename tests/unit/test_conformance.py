@@ -156,6 +156,8 @@ def test_every_passing_spec_has_its_turn() -> None:
     totals = [sum(seconds[spec.text] for spec in part) for part in drawn]
     assert max(totals) == 400 and min(totals) > 200
     assert [specs[7]] in drawn
+    seconds[specs[7].text] = records.LONGEST_S + 1
+    assert specs[7] not in {spec for n in range(200) for spec in records.part(specs, seconds, str(n), 300)}
     assert records.part(specs[:1], {specs[0].text: 9.0}, "x", 300) == specs[:1]
 
 
