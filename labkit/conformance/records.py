@@ -1,4 +1,4 @@
-"""Results that are kept among the sources: the last full run of each provider, and why specs cannot pass."""
+"""Results kept among the sources: the latest one of each spec and provider, and why specs cannot pass."""
 
 from __future__ import annotations
 

@@ -74,6 +74,10 @@ def page() -> str:
         f"Kubernetes' own end-to-end tests (k8s.io/kubernetes/test/e2e v{versions().kubernetes}, unchanged) "
         "against labkit's clusters. `labkit conformance --record` writes this page; `make conformance` runs "
         "the tests on your machine.",
+        "",
+        "Each spec stands here with its latest recorded result. The records were gathered in several runs, "
+        "by root and by an ordinary user, and over several versions of labkit: they are not those of one "
+        "whole run.",
     ]
     for provider in sorted(file.stem for file in records.folder().glob("*.json")):
         lines += _provider(provider)
@@ -89,7 +93,7 @@ def _provider(provider: str) -> list[str]:
         if group:
             out += [
                 "",
-                f"### {name}: {sum(r.state == 'passed' for r in group)} of {len(group)} specs pass",
+                f"### {name}: {sum(r.state == 'passed' for r in group)} of {len(group)} specs passed",
                 "",
             ]
             out += _counts(group, known)

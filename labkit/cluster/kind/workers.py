@@ -32,7 +32,8 @@ _BOOT_S = 90.0
 _SERVING_S = 60.0
 _DISCOVERED_S = 60.0
 _SOCKET = "/run/containerd/containerd.sock"
-_FOUND = "/etc/kubernetes/bootstrap-kubelet.conf"
+# The first is there from discovery until the kubelet has its certificate, the second from then on.
+_FOUND = ("test", "-e", "/etc/kubernetes/bootstrap-kubelet.conf", "-o", "-e", "/etc/kubernetes/kubelet.conf")
 _ENDED = "/kind/join.ended"
 _ADVICE = "To see the stack trace"
 
@@ -115,7 +116,7 @@ class Workers:
         """Wait until kubeadm trusts the cluster; where it does not, remove the worker and keep its words."""
         server = f"https://{self.directory.control_plane}:{API_PORT}"
         deadline = time.monotonic() + _DISCOVERED_S
-        while self.engine.attempt("exec", node.container, "test", "-e", _FOUND).returncode:
+        while self.engine.attempt("exec", node.container, *_FOUND).returncode:
             ended = not self.engine.attempt("exec", node.container, "test", "-e", _ENDED).returncode
             if ended or time.monotonic() > deadline:
                 words = self.engine.attempt("exec", node.container, "cat", JOIN_LOG).stdout.splitlines()
