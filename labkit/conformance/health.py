@@ -38,14 +38,18 @@ class Health:
             frozenset(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods),
         )
 
-    def damage(self, cluster: Cluster) -> list[str]:
-        """What is different after a run, waiting a minute for what is about to go; empty when nothing is."""
+    def damage(self, cluster: Cluster, *, memory: bool = True) -> list[str]:
+        """What is different after a run, waiting a minute for what is about to go; empty when nothing is.
+
+        Args:
+            memory: whether its growth counts; a cluster that has just been made grows with its first tasks.
+        """
         deadline = time.monotonic() + _SETTLE_S
-        while (found := self._difference(Health.of(cluster))) and time.monotonic() < deadline:
+        while (found := self._difference(Health.of(cluster), memory)) and time.monotonic() < deadline:
             time.sleep(5)
         return found
 
-    def _difference(self, now: Health) -> list[str]:
+    def _difference(self, now: Health, memory: bool) -> list[str]:
         found = [
             f"{name} was restarted {count - self.restarts.get(name, 0)} times"
             for name, count in now.restarts.items()
@@ -53,7 +57,7 @@ class Health:
         ]
         found += [f"namespace {name} is left" for name in sorted(now.namespaces - self.namespaces)]
         found += [f"pod {name} is left" for name in sorted(now.pods - self.pods)]
-        if now.memory_bytes > self.memory_bytes * (1 + MEMORY_GROWTH):
+        if memory and now.memory_bytes > self.memory_bytes * (1 + MEMORY_GROWTH):
             before, after = self.memory_bytes / 1e6, now.memory_bytes / 1e6
             found.append(f"memory grew from {before:.0f} to {after:.0f} MB")
         return found

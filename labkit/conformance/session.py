@@ -101,7 +101,7 @@ class Session:
                     runner.run(again, 1, lambda *told: say(_line(*told)))
             finally:
                 self._write(say)
-            damage = before.damage(cluster)
+            damage = before.damage(cluster, memory=not choice.slice_of)
         judged = self._failed(todo) if choice.passing or choice.slice_of else []
         regressions = [f"{spec.text} failed, and passed before" for spec in judged]
         return "; ".join([*regressions, *damage])
