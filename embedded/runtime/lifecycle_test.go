@@ -190,9 +190,7 @@ func TestBackgroundOfAnExecEndsWithItsContainer(t *testing.T) {
 	if _, _, err := f.ExecSync(testContext, id, []string{"sh", "-c", "setsid sleep " + m + " >/dev/null 2>&1 &"}, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if len(alive(m)) != 1 {
-		t.Fatal("it does not run")
-	}
+	f.until("it runs in the background", func() bool { return len(alive(m)) == 1 })
 	if err := f.StopContainer(testContext, id, 0); err != nil || len(alive(m)) != 0 {
 		t.Error(err, alive(m))
 	}
