@@ -41,6 +41,12 @@ def run(
         Path | None,
         typer.Option(help="A file that runs side by side share: labs that measure then run alone."),
     ] = None,
+    second_try: Annotated[
+        bool,
+        typer.Option(
+            "--second-try", help="Run a lab that failed once more, alone; the report tells of both."
+        ),
+    ] = False,
     notebooks: Annotated[Path | None, typer.Option(help="Folder of labs.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json; progress goes to stderr.")
@@ -61,7 +67,7 @@ def run(
     from labkit.labs.site import ClusterSite
     from labkit.labs.times import record
 
-    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns)
+    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns, second_try)
     _end_on_sigterm()
     if not all(lab.skip_reason(provider) for lab in chosen):
         # Minutes at the first time, which no lab's time limit is made for.

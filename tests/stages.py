@@ -54,7 +54,10 @@ def pytest_part(name: str, *args: str, limit_s: int, busy: bool = False) -> Part
 
 
 def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
-    """A part that is a run of all labs, each check proved to fail before its step."""
+    """A part that is a run of all labs, each check proved to fail before its step.
+
+    One that fails beside everything else that runs here gets a second try, alone; the report names both.
+    """
     argv = [
         "run",
         "--provider",
@@ -68,6 +71,7 @@ def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
         str(TURNS),
         "--cluster",
         name,
+        "--second-try",
     ]
     return Part(name, [str(BIN / "python"), "-m", "labkit", *argv], limit_s, ROOT / report / "junit.xml")
 

@@ -46,6 +46,7 @@ class Options:
         keep_cluster: use what is there under that name, and leave it.
         proving: run each check before its step too, where it must fail.
         turns: a file that runs side by side share, so that labs which measure run alone.
+        second_try: run a lab that failed once more, on a new cluster and alone; the report tells of both.
     """
 
     provider: str
@@ -55,6 +56,7 @@ class Options:
     keep_cluster: bool = False
     proving: bool = False
     turns: Path | None = None
+    second_try: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
                     run.labs.append(LabRun(lab, "skipped", reason=reason))
                 else:
                     run.labs.append(LabRun(lab, "failed", reason="It was interrupted."))
-                    with turn(options.turns, lab.alone, partial(listener.lab_waits, lab)):
-                        listener.lab_begins(lab)
-                        run.labs[-1] = _run_one(lab, options, site, listener)
+                    run.labs[-1] = _in_turn(lab, lab.alone, options, site, listener)
+                    if run.labs[-1].state == "failed" and options.second_try:
+                        run.labs[-1] = _again(run.labs[-1], options, site, listener)
                 listener.lab_ended(run.labs[-1])
                 if run.labs[-1].state == "failed" and not options.keep_cluster:
                     site.remove()
@@ -110,6 +112,22 @@ def skip_reason(lab: Lab, provider: str, before: list[LabRun]) -> str:
     if missing:
         return f"It needs lab {', '.join(missing)}, which did not pass."
     return lab.skip_reason(provider)
+
+
+def _in_turn(lab: Lab, alone: bool, options: Options, site: Site, listener: Listener) -> LabRun:
+    with turn(options.turns, alone, partial(listener.lab_waits, lab)):
+        listener.lab_begins(lab)
+        return _run_one(lab, options, site, listener)
+
+
+def _again(first: LabRun, options: Options, site: Site, listener: Listener) -> LabRun:
+    """The second try of a lab; what it met at the first one stays in its reason."""
+    listener.lab_ended(first)
+    if not options.keep_cluster:
+        site.remove()
+    second = _in_turn(first.lab, True, options, site, listener)
+    second.reason = f"{second.reason} Second try; the first one failed: {first.reason}".strip()
+    return second
 
 
 def _run_one(lab: Lab, options: Options, site: Site, listener: Listener) -> LabRun:

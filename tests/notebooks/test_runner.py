@@ -199,6 +199,21 @@ def test_run_goes_on_after_a_failure_but_not_where_it_is_needed(tmp_path):
     assert run.labs[0].failure and "BackOff" in run.labs[0].failure.events[0]
 
 
+def test_a_second_try_is_told(tmp_path):
+    memory = tmp_path / "memory"
+    once = f"from pathlib import Path\nseen = Path({str(memory)!r})\nif not seen.exists():\n    seen.touch()\n    1/0\ndone.append(1)"
+    write(tmp_path, standard("91", step=once), lab="91")
+    write(tmp_path, standard("92", step="1/0"), lab="92")
+    ended, site = [], NoCluster()
+    choice = options(tmp_path, second_try=True, turns=tmp_path / "turns")
+    run = run_labs(find_labs(tmp_path), choice, site, Listener(lab_ended=ended.append))
+    assert [one.state for one in run.labs] == ["passed", "failed"] and not run.ok
+    assert [one.state for one in ended] == ["failed", "passed", "failed", "failed"]
+    assert "the first one failed: ZeroDivisionError" in run.labs[0].reason
+    assert "ZeroDivisionError" in (tmp_path / "report" / "index.html").read_text()
+    assert site.asked == ["claim", "remove", "remove", "remove", "remove", "remove", "release"]
+
+
 def test_keep_cluster_removes_nothing(tmp_path):
     write(tmp_path, standard("91", step="1/0"), lab="91")
     site = NoCluster()
