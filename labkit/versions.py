@@ -58,7 +58,7 @@ class UpstreamImage:
         installed: name of a program that is taken in its place where this machine has it; embedded only.
         others: path → name of another program that the image has.
         user: number of the user that its processes are, "" for root.
-        files: path → "MODULE//FILE", a file of the Go module of that path, as the program's go.mod pins it.
+        files: path → a file of a Go module, as `labkit.acquire.module_file` takes it.
     """
 
     program: str

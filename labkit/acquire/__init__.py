@@ -8,7 +8,7 @@ binaries.kube, binaries.shim
 from __future__ import annotations
 
 from labkit.acquire.cache import Binaries, binaries, cached, pack
-from labkit.acquire.modules import module_folder
+from labkit.acquire.modules import module_file, module_folder
 from labkit.acquire.sources import source_key, sources
 from labkit.acquire.upstream import compiled, program_key, programs
 
@@ -17,6 +17,7 @@ __all__ = [
     "binaries",
     "cached",
     "compiled",
+    "module_file",
     "module_folder",
     "pack",
     "program_key",

@@ -49,3 +49,18 @@ def module_folder(path: str, module: str = ".") -> Path:
             "Go gets modules through GOPROXY: is there a network?",
         )
     return Path(answer["Dir"])
+
+
+def module_file(source: str) -> Path:
+    """A file of a Go module at its pinned version.
+
+    Args:
+        source: "MODULE//FILE", of a module that embedded/ pins, or "MODULE@FOLDER//FILE", of one that
+            embedded/FOLDER pins.
+
+    Raises:
+        AcquireError: see `module_folder`.
+    """
+    where, _, file = source.partition("//")
+    module, _, folder = where.partition("@")
+    return module_folder(module, folder or ".") / file

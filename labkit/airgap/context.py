@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from labkit.acquire import module_folder
+from labkit.acquire import module_file
 from labkit.airgap.specs import Spec
 
 
@@ -59,10 +59,8 @@ def add_programs(context: Context, spec: Spec, programs: dict[str, Path]) -> Non
     """The programs, links and modules' files of an image, below files/; scripts are executable."""
     for path, program in spec.programs.items():
         context.add(f"files{path}", programs[program], executable=True)
-    for path, place in spec.files.items():
-        where, _, name = place.partition("//")
-        module, _, inner = where.partition("@")
-        content = (module_folder(module, inner) / name).read_bytes()
+    for path, source in spec.files.items():
+        content = module_file(source).read_bytes()
         context.add(f"files{path}", content, executable=content[:2] == b"#!")
     for path, target in spec.links.items():
         context.links[f"files{path}"] = target

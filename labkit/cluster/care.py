@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from labkit.cluster.join import TOKEN_MINUTES
 from labkit.cluster.waiting import wait_for
-from labkit.errors import ClusterError, ConfigError
+from labkit.errors import ClusterError, ConfigError, KubeError
 from labkit.kube import Kube, dig
 from labkit.kube.objects import is_true
 
@@ -110,6 +111,21 @@ class NodeCare(ABC):
             lambda: self.kubelet_log(name, 5, r"^[EF]\d{4}|rror"),
         )  # fmt: skip
         self.kubectl("uncordon", name)
+
+    def _drain(self, name: str) -> None:
+        """Move a worker's pods elsewhere, also those that nobody would make again."""
+        moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+        self.kubectl("drain", name, *moved)
+
+    def _delete_node(self, name: str) -> None:
+        """Delete a Node that is no more, and its pods, whose end no kubelet will confirm."""
+        for pod in self.kube.list("Pod", everywhere=True, fields=f"spec.nodeName={name}"):
+            meta = pod["metadata"]
+            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+            with suppress(KubeError):
+                self.kube.request("DELETE", path, query={"gracePeriodSeconds": 0})
+        with suppress(KubeError):
+            self.kube.request("DELETE", f"/api/v1/nodes/{name}")
 
     def _is_well(self, name: str) -> bool:
         node = self.kube.get("Node", name)

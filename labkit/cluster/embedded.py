@@ -230,18 +230,12 @@ class EmbeddedCluster(Cluster):
         """
         _, node = self._node(name)
         if drain:
-            moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
-            self.kubectl("drain", name, *moved)
+            self._drain(name)
         component = kubelet.component_name(name)
         self._forgiving(lambda: self._supervisor.stop(component, "KILL", 5))
         self._kill_pods(name)
         self._forgiving(lambda: self._supervisor.remove(component))
-        for pod in self.kube.list("Pod", everywhere=True, fields=f"spec.nodeName={name}"):
-            meta = pod["metadata"]
-            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-            delete = partial(self.kube.request, "DELETE", path, query={"gracePeriodSeconds": 0})
-            self._forgiving(delete)
-        self._forgiving(lambda: self.kube.request("DELETE", f"/api/v1/nodes/{name}"))
+        self._delete_node(name)
         with self.directory.change() as state:
             state.nodes.pop(name, None)
         for folder in (self.directory.node(name), self.directory.kubelet_root(node.machine)):

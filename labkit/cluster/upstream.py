@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from labkit.acquire import module_folder, programs
+from labkit.acquire import module_file, programs
 from labkit.acquire.build import Progress
 from labkit.cluster.base import upstream_image
-from labkit.versions import UpstreamImage, versions
 
 
 def make_bundle(name: str, progress: Progress) -> None:
@@ -25,18 +24,9 @@ def make_bundle(name: str, progress: Progress) -> None:
     wanted = [*([] if installed else [made.program]), *made.others.values()]
     found = programs(wanted, progress)
     program = Path(installed).resolve() if installed else found[made.program]
-    others = {path: found[other] for path, other in made.others.items()} | _files(made)
+    others = {path: found[other] for path, other in made.others.items()}
+    others |= {path: module_file(source) for path, source in made.files.items()}
     from_program(
         name, program, made.path, entrypoint=made.entrypoint, links=made.links, env=made.env, user=made.user,
         others=others, store=ImageStore(),
     )  # fmt: skip
-
-
-def _files(made: UpstreamImage) -> dict[str, Path]:
-    """Files of Go modules, by their path in the image."""
-    pinned_by = versions().programs[made.program].module
-    files = {}
-    for path, source in made.files.items():
-        module, _, file = source.partition("//")
-        files[path] = module_folder(module, pinned_by) / file
-    return files

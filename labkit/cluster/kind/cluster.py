@@ -33,7 +33,7 @@ from labkit.cluster.kubelet import taints as check_taints
 from labkit.cluster.phases import Listener, Step, phase, silent
 from labkit.cluster.state import check_name, check_size
 from labkit.cluster.state import check_options as check_settings
-from labkit.errors import ClusterError, ConfigError, KubeError, LabkitError
+from labkit.errors import ClusterError, ConfigError, LabkitError
 from labkit.kube import dig
 
 if TYPE_CHECKING:
@@ -220,23 +220,15 @@ class KindCluster(Cluster):
         Args:
             drain: first move its pods elsewhere, as `kubectl drain` does; else they are lost.
         """
-        node = self._node(name)
+        self._node(name)
         if drain:
-            moved = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
-            self.kubectl("drain", name, *moved)
-        box = node.container
-        states = {each.name: each.state for each in self.engine.containers(self.directory.kind_name)}
-        if states.get(box) == "paused":
-            self.engine.run("unpause", box)
-        if box in states:
-            self.engine.run("rm", "--force", "--volumes", box, limit_s=120)
-        for pod in self.kube.list("Pod", everywhere=True, fields=f"spec.nodeName={name}"):
-            meta = pod["metadata"]
-            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-            with suppress(KubeError):
-                self.kube.request("DELETE", path, query={"gracePeriodSeconds": 0})
-        with suppress(KubeError):
-            self.kube.request("DELETE", f"/api/v1/nodes/{name}")
+            self._drain(name)
+        box = self._container(name)
+        if box is not None:
+            if box.state == "paused":
+                self.engine.run("unpause", box.name)
+            self.engine.run("rm", "--force", "--volumes", box.name, limit_s=120)
+        self._delete_node(name)
         with self.directory.changed() as state:
             state.nodes.pop(name, None)
 
@@ -271,12 +263,12 @@ class KindCluster(Cluster):
         node = self._node(name)
         with self.directory.changed() as state:
             state.nodes[name].lost = False
-        there = {each.name: each for each in self.engine.containers(self.directory.kind_name)}
-        if node.container not in there:
+        box = self._container(name)
+        if box is None:
             raise ClusterError(
                 f"The container of {name} is gone.", f"`labkit up {self.name}` joins a new one."
             )
-        start(self.engine, there[node.container])
+        start(self.engine, box)
         note_addresses(self.engine, self.directory)
         if self._node(name).address != node.address:
             with suppress(LabkitError):
