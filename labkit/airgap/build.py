@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labkit import acquire
 from labkit.airgap import machine
-from labkit.airgap.context import Context, add_programs, dockerfile
+from labkit.airgap.context import Context, add_programs, dockerfile, mode_of
 from labkit.airgap.docker import KEY, OWN, Docker
 from labkit.airgap.node import add_node
 from labkit.airgap.rootfs import require_tools, unpacked
@@ -37,11 +37,14 @@ def node_image(listener: Listener, docker: Docker | None = None) -> str:
     return build([NODE], listener, docker=docker)[NODE]
 
 
-def ensure_image(name: str, listener: Listener, docker: Docker | None = None) -> str:
+def ensure_image(
+    name: str, listener: Listener, docker: Docker | None = None, known: Catalogue | None = None
+) -> str:
     """Let Docker have an image under upstream's name for it. One that it already has is left as it is.
 
     Args:
         name: such as "quay.io/metallb/speaker:v0.16.2".
+        known: the images that there are; by default those of `catalogue`.
 
     Returns:
         The name.
@@ -50,24 +53,30 @@ def ensure_image(name: str, listener: Listener, docker: Docker | None = None) ->
         ImageError: labkit does not make such an image.
         AcquireError, MachineError: it cannot be made.
     """
-    engine, known = docker or Docker(), catalogue()
+    engine, known = docker or Docker(), known or catalogue()
     spec = known.named(name)
     has = engine.inspect([name]).get(name)
     if has is not None and not _own(has):
         return name
-    tag = build([spec.short], listener, docker=engine)[spec.short]
+    tag = build([spec.short], listener, docker=engine, known=known)[spec.short]
     engine.tag(tag, name)
     return name
 
 
 def build(
-    names: Sequence[str], listener: Listener, *, again: bool = False, docker: Docker | None = None
+    names: Sequence[str],
+    listener: Listener,
+    *,
+    again: bool = False,
+    docker: Docker | None = None,
+    known: Catalogue | None = None,
 ) -> dict[str, str]:
     """Make images, and what they are made of.
 
     Args:
         names: short or upstream's names; none for all that a cluster is made of.
         again: also those that Docker has, with the packages of today.
+        known: the images that there are; by default those of `catalogue`.
 
     Returns:
         Short name → tag.
@@ -76,7 +85,7 @@ def build(
         ImageError: no such image.
         AcquireError, MachineError: something cannot be had; what to do is in the hint.
     """
-    known = catalogue()
+    known = known or catalogue()
     wanted = [known.named(name) for name in names] or known.shipped()
     return Builder(known, docker or Docker(), listener, again).make(wanted)
 
@@ -209,7 +218,7 @@ class Builder:
         context = Context()
         if spec.recipe:
             for name, content in self._known.recipe_files(spec):
-                context.add(name, content, executable=content[:2] == b"#!")
+                context.add(name, content, mode=mode_of(content))
         else:
             base = self._known.tag(self._known.specs[spec.base]) if spec.base else ""
             context.add("Dockerfile", dockerfile(spec, base))

@@ -13,6 +13,8 @@ from typing import IO
 from labkit.acquire import module_file
 from labkit.airgap.specs import Spec
 
+_TEXT = "text:"
+
 
 @dataclass
 class Context:
@@ -20,20 +22,18 @@ class Context:
 
     files: dict[str, bytes | Path] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    executables: set[str] = field(default_factory=set)
+    modes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, name: str, content: bytes | str | Path, *, executable: bool = False) -> None:
+    def add(self, name: str, content: bytes | str | Path, *, mode: int = 0o644) -> None:
         """Add a file; `content` is what is in it, or where it is."""
         self.files[name] = content.encode() if isinstance(content, str) else content
-        if executable:
-            self.executables.add(name)
+        self.modes[name] = mode
 
     def add_tree(self, root: Path, prefix: str) -> None:
         """Add all files below a folder; scripts stay executable."""
         for path in sorted(root.rglob("*")):
             if path.is_file():
-                script = path.read_bytes()[:2] == b"#!"
-                self.add(f"{prefix}/{path.relative_to(root)}", path, executable=script)
+                self.add(f"{prefix}/{path.relative_to(root)}", path, mode=mode_of(path.read_bytes()))
 
     def write(self, stream: IO[bytes]) -> None:
         """Send it all as a tar archive."""
@@ -41,7 +41,7 @@ class Context:
             for folder in _parents([*self.files, *self.links]):
                 archive.addfile(_member(folder, tarfile.DIRTYPE, 0o755))
             for name, content in self.files.items():
-                member = _member(name, tarfile.REGTYPE, 0o755 if name in self.executables else 0o644)
+                member = _member(name, tarfile.REGTYPE, self.modes[name])
                 if isinstance(content, bytes):
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
@@ -58,12 +58,29 @@ class Context:
 def add_programs(context: Context, spec: Spec, programs: dict[str, Path]) -> None:
     """The programs, links and modules' files of an image, below files/; scripts are executable."""
     for path, program in spec.programs.items():
-        context.add(f"files{path}", programs[program], executable=True)
+        mode = 0o4755 if path in spec.setuid else 0o755
+        context.add(f"files{path}", programs[program], mode=mode)
     for path, source in spec.files.items():
-        content = module_file(source).read_bytes()
-        context.add(f"files{path}", content, executable=content[:2] == b"#!")
+        content = file_content(source)
+        context.add(f"files{path}", content, mode=mode_of(content))
     for path, target in spec.links.items():
         context.links[f"files{path}"] = target
+
+
+def mode_of(content: bytes) -> int:
+    """Scripts are executable, other files are not."""
+    return 0o755 if content[:2] == b"#!" else 0o644
+
+
+def file_content(source: str) -> bytes:
+    """What is in a file of an image: "text:…" itself, else that of `labkit.acquire.module_file`.
+
+    Raises:
+        AcquireError: its module cannot be had.
+    """
+    return (
+        source.removeprefix(_TEXT).encode() if source.startswith(_TEXT) else module_file(source).read_bytes()
+    )
 
 
 def dockerfile(spec: Spec, base: str) -> str:
@@ -78,6 +95,8 @@ def dockerfile(spec: Spec, base: str) -> str:
         lines.append(f"USER {spec.user}")
     if spec.entrypoint:
         lines.append(f"ENTRYPOINT {json.dumps(spec.entrypoint)}")
+    if spec.cmd:
+        lines.append(f"CMD {json.dumps(spec.cmd)}")
     if len(lines) == 1:
         lines.append("LABEL dev.labkit.airgap.note=same")  # Docker wants at least one instruction
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ REPOSITORY = "labkit-airgap"
 NODE = "node"
 _FORMAT = 1
 """Part of every key: raise it when the same data would give another image."""
-_LISTS = {"names", "packages", "env", "entrypoint", "baked"}
+_LISTS = {"names", "packages", "env", "entrypoint", "cmd", "setuid", "baked"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Spec:
     files: dict[str, str] = field(default_factory=dict)
     env: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
     user: str = ""
+    setuid: tuple[str, ...] = ()
     baked: tuple[str, ...] = ()
     part: bool = False
     machine: bool = False
@@ -122,12 +124,22 @@ def catalogue() -> Catalogue:
     Raises:
         ConfigError: a table is wrong; the message names it.
     """
+    return extended({})
+
+
+def extended(tables: Mapping[str, Mapping[str, Any]]) -> Catalogue:
+    """The catalogue with more images: short name → what a table of images.toml would say.
+
+    Raises:
+        ConfigError: a table is wrong; the message names it.
+    """
     folder = _folder()
     try:
         raw = tomllib.loads((folder / "images.toml").read_text())
     except (OSError, tomllib.TOMLDecodeError) as err:
         raise ConfigError(f"{folder / 'images.toml'} cannot be read: {err}") from err
-    return parse(raw, folder, versions().images)
+    images = {**raw.get("images", {}), **tables}
+    return parse({**raw, "images": images}, folder, versions().images)
 
 
 def parse(raw: dict[str, Any], folder: Path, upstream: dict[str, UpstreamImage]) -> Catalogue:
@@ -190,6 +202,9 @@ def _spec(short: str, table: dict[str, Any], before: dict[str, Spec], folder: Pa
         raise ConfigError(f"images.{short}: there is no {folder / spec.recipe / 'Dockerfile'}.")
     if spec.packages and not spec.base:
         raise ConfigError(f"images.{short}: packages need a base with apt.")
+    for path in spec.setuid:
+        if path not in spec.programs:
+            raise ConfigError(f"images.{short}: setuid names {path}, which is not one of its programs.")
     for program in spec.programs.values():
         if program not in {"kube", "kubectl"} and program not in versions().programs:
             raise ConfigError(f"images.{short}: versions.toml has no program {program!r}.")
@@ -197,7 +212,9 @@ def _spec(short: str, table: dict[str, Any], before: dict[str, Spec], folder: Pa
 
 
 def _described(spec: Spec) -> dict[str, Any]:
-    return {name: value for name, value in asdict(spec).items() if name != "bootstrap"}
+    later = {"cmd", "setuid"}  # fields that came later change no key where they are empty
+    known = asdict(spec)
+    return {name: known[name] for name in known if name != "bootstrap" and (known[name] or name not in later)}
 
 
 @cache

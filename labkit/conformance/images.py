@@ -1,4 +1,4 @@
-"""The images that the suite's pods name, made of programs that Go compiles."""
+"""The images that the suite's pods name: bundles for embedded nodes, container images for kind's."""
 
 from __future__ import annotations
 
@@ -9,30 +9,55 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from labkit.acquire import module_folder, programs
+from labkit.acquire import programs
+from labkit.airgap.context import file_content
 from labkit.images import Image, ImageStore, from_files
 
-_MODULE, _TEXT = "module:", "text:"
 _FOLDER = "/usr/local/suite"
 _PATH = f"PATH={_FOLDER}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OFFICIAL = "registry.k8s.io/"
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How an image of the suite is made; the fields are those of images.toml."""
 
+    programs: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     standins: tuple[str, ...] = ()
+    base: str = "debian"
+    packages: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     user: str = ""
+    setuid: tuple[str, ...] = ()
 
     @property
-    def programs(self) -> list[str]:
-        """The programs of versions.toml that it is made of."""
-        own = [source for source in self.files.values() if not source.startswith((_MODULE, _TEXT))]
-        return [*own, *(["standins"] if self.standins else [])]
+    def compiled(self) -> list[str]:
+        """The programs of versions.toml that a bundle is made of."""
+        return [*self.programs.values(), *(["standins"] if self.standins else [])]
+
+    def table(self, name: str) -> dict[str, Any]:
+        """What a table of airgap/images.toml would say for a container image of that name.
+
+        Links to what Debian or busybox have themselves are for bundles alone.
+        """
+        made = {*self.programs, *self.files}
+        return {
+            "names": [name],
+            "about": "for Kubernetes' end-to-end tests",
+            "base": self.base,
+            "packages": list(self.packages),
+            "programs": self.programs,
+            "files": self.files,
+            "links": {path: to for path, to in self.links.items() if to in made},
+            "entrypoint": list(self.entrypoint),
+            "cmd": list(self.cmd),
+            "user": self.user,
+            "setuid": list(self.setuid),
+            "part": True,
+        }
 
 
 def recipes() -> dict[str, Recipe]:
@@ -52,6 +77,16 @@ def repository(name: str) -> str:
     return name.rsplit("/", 1)[-1].partition(":")[0]
 
 
+def wanted(names: Sequence[str]) -> dict[str, Recipe]:
+    """Those of the suite's images that there are recipes for.
+
+    Images that must not be had (the suite tests that a pull fails) are of other registries.
+    """
+    known = recipes()
+    official = [name for name in names if name.startswith(_OFFICIAL)]
+    return {name: known[repository(name)] for name in official if repository(name) in known}
+
+
 def provide(
     names: Sequence[str],
     progress: Callable[[str, float | None], None] = lambda _text, _fraction: None,
@@ -68,15 +103,13 @@ def provide(
     Raises:
         AcquireError, ImageError: one cannot be made.
     """
-    known, store = recipes(), store or ImageStore()
-    wanted = {name: known[repository(name)] for name in names if _ours(name) and repository(name) in known}
-    needed = sorted({program for recipe in wanted.values() for program in recipe.programs})
-    made = programs(needed, progress)
-    upstream = module_folder("k8s.io/kubernetes")
+    chosen, store = wanted(names), store or ImageStore()
+    made = programs(sorted({program for recipe in chosen.values() for program in recipe.compiled}), progress)
     out = []
-    for name, recipe in wanted.items():
+    for name, recipe in chosen.items():
         progress(f"image {name}", None)
-        contents = {path: _content(source, made, upstream) for path, source in recipe.files.items()}
+        contents: dict[str, Path | bytes] = {path: made[program] for path, program in recipe.programs.items()}
+        contents |= {path: file_content(source) for path, source in recipe.files.items()}
         links = {path: to for path, to in recipe.links.items() if to in contents or _made_or_there(to)}
         if recipe.standins:
             contents["/usr/local/standins"] = made["standins"]
@@ -93,16 +126,3 @@ def provide(
 def _made_or_there(target: str) -> bool:
     """Whether a link leads somewhere: to what is made here, or to a program of the machine."""
     return target.startswith(_FOLDER) or Path(target).exists()
-
-
-def _ours(name: str) -> bool:
-    """Images that must not be had (the suite tests that a pull fails) are not made."""
-    return name.startswith("registry.k8s.io/")
-
-
-def _content(source: str, made: dict[str, Path], upstream: Path) -> Path | bytes:
-    if source.startswith(_TEXT):
-        return source.removeprefix(_TEXT).encode()
-    if source.startswith(_MODULE):
-        return (upstream / source.removeprefix(_MODULE)).read_bytes()
-    return made[source]

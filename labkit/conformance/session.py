@@ -11,9 +11,10 @@ from typing import Any
 
 from labkit.acquire import programs
 from labkit.cluster import Cluster, up
+from labkit.cluster.kind.cluster import KindCluster
 from labkit.cluster.phases import phase, shown
 from labkit.cluster.providers import open_cluster
-from labkit.conformance import images, records, report, specs
+from labkit.conformance import containers, images, records, report, specs
 from labkit.conformance.health import Health
 from labkit.conformance.results import FAILED, Result, Store
 from labkit.conformance.run import Runner
@@ -89,8 +90,7 @@ class Session:
             self.store.clear()
         known = {text: result.seconds for text, result in records.load(self.provider).items()}
         with self._running() as cluster:
-            if self.provider == "embedded":
-                self._provide()
+            self._provide(cluster)
             before = Health.of(cluster)
             runner = Runner(cluster, self.suite(), self.store, limit_s, known)
             try:
@@ -122,13 +122,18 @@ class Session:
         finally:
             made.down()
 
-    def _provide(self) -> None:
-        """Make the images that the suite names; nodes of other providers pull them."""
+    def _provide(self, cluster: Cluster) -> None:
+        """Let the nodes have the images that the suite names; those of an existing cluster pull them."""
         argv = [str(self.suite()), "--list-images"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_LIST_S, check=True)
-        with shown() as listener, phase("images", listener, "the suite's images") as step:
-            made = images.provide(done.stdout.split(), step.tell)
-            step.tell(f"{len(made)} images of the suite")
+        names = done.stdout.split()
+        with shown() as listener:
+            if isinstance(cluster, KindCluster):
+                containers.provide(cluster, names, listener)
+            elif cluster.provider == "embedded":
+                with phase("images", listener, "the suite's images") as step:
+                    made = images.provide(names, step.tell)
+                    step.tell(f"{len(made)} images of the suite")
 
     def _failed(self, specs: list[Spec]) -> list[Spec]:
         found = self.store.results()

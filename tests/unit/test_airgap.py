@@ -58,7 +58,7 @@ def test_an_image_can_have_a_file_of_a_pinned_module() -> None:
     context = Context()
     add_programs(context, small(one=table).specs["one"], {})
     assert b"Apache License" in context.files["files/licence"]
-    assert context.executables == {"files/run.sh"}
+    assert (context.modes["files/run.sh"], context.modes["files/licence"]) == (0o755, 0o644)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,7 @@ def test_an_image_that_labkit_cannot_make_is_an_error_that_lists_those_it_can() 
         ({"a": {"packages": ["git"]}}, "need a base"),
         ({"a": {"programs": {"/x": "no-such-program"}}}, "no-such-program"),
         ({"a": {"upstream": "no.such/image:v1"}}, "no.such/image:v1"),
+        ({"a": {"setuid": ["/x"]}}, "setuid names /x"),
     ],
 )
 def test_a_wrong_table_is_named(tables: dict[str, Any], said: str) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.conformance import images, records, report
+from labkit.airgap.context import dockerfile
+from labkit.conformance import containers, images, records, report
 from labkit.conformance.results import FAILED, PASSED, SKIPPED, Result, Store
 from labkit.conformance.run import Runner
 from labkit.conformance.specs import CONFORMANCE, Spec, chosen, listed
@@ -191,5 +192,19 @@ def test_recipes_are_of_known_programs() -> None:
     from labkit.versions import versions
 
     for recipe in images.recipes().values():
-        assert set(recipe.programs) <= set(versions().programs)
+        assert set(recipe.compiled) <= set(versions().programs)
+
+
+def test_every_recipe_is_a_container_image_too() -> None:
+    names = [f"registry.k8s.io/e2e-test-images/{name}:1.0" for name in images.recipes()]
+    known = containers.catalogue([*names, "registry.k8s.io/invalid/no-recipe:1", "quay.io/agnhost:1"])
+    for name in names:
+        spec = known.named(name)
+        assert (spec.short, spec.names) == (containers.short(name), (name,))
+        assert known.tag(spec).startswith("labkit-airgap/suite-")
+    assert not any("no-recipe" in short or "quay" in short for short in known.specs)
+    agnhost = known.named(names[0])
+    assert dockerfile(agnhost, "base").endswith('ENTRYPOINT ["/agnhost"]\nCMD ["pause"]\n')
+    # A link to Debian's own shell would make /bin a folder that hides it.
+    assert not any(path.startswith("/bin/") for spec in known.specs.values() for path in spec.links)
     assert images.repository("registry.k8s.io/e2e-test-images/agnhost:2.55") == "agnhost"

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -106,20 +106,32 @@ class KindCluster(Cluster):
 
     def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
         """`docker build`, then the image is loaded into the workers."""
-        wanted = wanted_images(self._state().options)
-        image = build(self.engine, path, tag, build_args, wanted, silent)
-        self._load(image.tags[0], Step("image", silent, ""))
+        image = build(self.engine, path, tag, build_args, self.wanted_images, silent)
+        self.load_images(image.tags[:1], Step("image", silent, ""))
         return image
 
     def provide_image(self, name: str, listener: Listener = silent) -> None:
         """Pull or build an upstream image, and load it into the nodes."""
-        obtain(self.engine, name, wanted_images(self._state().options), listener)
+        obtain(self.engine, name, self.wanted_images, listener)
         with phase("image", listener, name) as step:
-            self._load(name, step, everywhere=True)
+            self.load_images([name], step, everywhere=True)
             step.tell(f"{name} is on all nodes")
 
-    def _load(self, name: str, step: Step, *, everywhere: bool = False) -> None:
-        """Into the workers that run, and into those that come later."""
+    @property
+    def wanted_images(self) -> str:
+        """Where images come from: registry, airgap, or auto for the registry where it answers."""
+        return wanted_images(self._state().options)
+
+    def load_images(self, names: Sequence[str], step: Step, *, everywhere: bool = False) -> None:
+        """Load images that Docker has into the workers that run, and into those that come later.
+
+        Args:
+            everywhere: into the control plane's node too.
+
+        Raises:
+            ImageError: Docker has no such image.
+            ClusterError, MachineError: a node does not take it.
+        """
         state = self._state()
         up = {
             each.name for each in self.engine.containers(self.directory.kind_name) if each.state == "running"
@@ -127,10 +139,9 @@ class KindCluster(Cluster):
         boxes = [node.container for node in state.nodes.values() if node.container in up]
         if everywhere and self.directory.control_plane in up:
             boxes.append(self.directory.control_plane)
-        load(self.engine, [name], boxes, step)
+        load(self.engine, names, boxes, step)
         with self.directory.changed() as now:
-            if name not in now.images:
-                now.images.append(name)
+            now.images += [name for name in names if name not in now.images]
 
     def load_balancer_range(self) -> tuple[str, str]:
         """The last 250 addresses of the cluster's own network (the last quarter of a small one).
