@@ -1,8 +1,8 @@
-"""What `make test` runs: parts in two lanes side by side, each with its time, and one line of totals at the end.
+"""What `make test` runs: parts in three lanes side by side, each with its time, and one line of totals at the end.
 
-Much of it is waiting for clusters, so that two lanes take little more than half the time of one. The first lane prints at
-once; what the second one said is printed when one of its parts ends. Programs compile in the background while the
-parts that need no cluster run.
+Much of it is waiting for clusters, so that lanes side by side take little more than half the time of one: embedded clusters
+in the first, kind in the second, and in the third, which leaves the processor to the others, what needs no cluster. The
+first lane prints at once; what the others said is printed when one of their parts ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.labs.turns import turn
@@ -24,6 +24,7 @@ BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
 TURNS = OUT / "turns"
 SLICE_S = "150"
+QUIETLY = ["nice", "-n", "10"]
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 
 
@@ -37,6 +38,7 @@ class Part:
         limit_s: the part is ended and counted as failed after that many seconds.
         junit: JUnit file the command writes, from which its tests are counted.
         busy: clusters of its own at work: a lab that measures waits until it has ended. (Labs see to it themselves.)
+        built: it needs the programs that the part "build" compiles.
     """
 
     name: str
@@ -44,13 +46,13 @@ class Part:
     limit_s: int
     junit: Path | None = None
     busy: bool = False
-    env: dict[str, str] = field(default_factory=dict)
+    built: bool = True
 
 
-def pytest_part(name: str, *args: str, limit_s: int, busy: bool = False) -> Part:
+def pytest_part(name: str, *args: str, limit_s: int, busy: bool = False, built: bool = True) -> Part:
     """A part that is one pytest run."""
     junit = OUT / f"{name}.xml"
-    return Part(name, [*PYTEST, f"--junitxml={junit}", *args], limit_s, junit, busy)
+    return Part(name, [*PYTEST, f"--junitxml={junit}", *args], limit_s, junit, busy, built)
 
 
 def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
@@ -85,19 +87,14 @@ def conformance_part(limit_s: int) -> Part:
 
 
 def first_lane() -> list[Part]:
-    """What needs no container engine."""
+    """What runs on embedded clusters; it begins with the programs that others need too."""
     python = str(BIN / "python")
     return [
-        Part("lint", ["make", "-s", "lint"], 300),
-        pytest_part("unit", "-n2", "tests/unit", limit_s=600),
-        pytest_part("services", "services", limit_s=300),
-        Part("build", [python, "-m", "labkit", "build", "--labs"], 3000),
-        Part("go", [python, "tests/go.py"], 1200),
+        Part("build", [python, "-m", "labkit", "build", "--labs"], 3000, built=False),
         # Two workers, each with a shared cluster of its own.
-        pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1500, busy=True),
+        pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1800, busy=True),
         conformance_part(limit_s=1200),
-        labs_part("labs", "embedded", "reports", 2400),
-        pytest_part("notebooks", "tests/notebooks", limit_s=600),
+        labs_part("labs", "embedded", "reports", 2700),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
 
@@ -110,7 +107,7 @@ def commit() -> str:
 
 
 def second_lane() -> list[Part]:
-    """What begins when the programs are built: images for kind, and the labs on it.
+    """Images for kind, and the labs on it.
 
     They run where LABKIT_TEST_ENGINE says "required", and need a container engine then. Else each is skipped, with the reason.
     """
@@ -123,6 +120,17 @@ def second_lane() -> list[Part]:
         Part("airgap", [python, "-m", "labkit", "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
         labs,
+    ]
+
+
+def quiet_lane() -> list[Part]:
+    """What needs no cluster, at a low priority."""
+    return [
+        Part("lint", ["make", "-s", "lint"], 600, built=False),
+        pytest_part("unit", "tests/unit", limit_s=1500, built=False),
+        pytest_part("services", "services", limit_s=900, built=False),
+        Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
+        pytest_part("notebooks", "tests/notebooks", limit_s=1200),
     ]
 
 
@@ -155,33 +163,62 @@ def count(junit: Path | None, ok: bool) -> tuple[int, int, int]:
 
 
 class Runner:
-    """Runs parts, in two threads at most, and keeps what came of them.
+    """Runs lanes of parts, and keeps what came of them.
 
     Attributes:
         rows: name, seconds, success and counts of each part that has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: list[list[Part]]) -> None:
         self.rows: list[tuple[str, float, bool, tuple[int, int, int]]] = []
-        self._ended = False
+        self._lanes = lanes
+        self._ended, self._built, self._unbuilt = (threading.Event() for _ in range(3))
         self._processes: list[subprocess.Popen[bytes]] = []
+        if not any(part.name == "build" for lane in lanes for part in lane):
+            self._built.set()
 
-    def start(self, command: list[str], output: int | None, env: dict[str, str]) -> subprocess.Popen[bytes]:
-        """A process in a group of its own, which ends with the run."""
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if output else None,
-            env={**os.environ, **env}, start_new_session=True,
-        )  # fmt: skip
-        self._processes.append(process)
-        return process
+    def run(self) -> None:
+        """Run all lanes, until the last has ended."""
+        first, *others = self._lanes
+        threads = [threading.Thread(target=self._lane, args=[lane, lane is others[-1]]) for lane in others]
+        try:
+            for thread in threads:
+                thread.start()
+            for part in first:
+                if self._may_begin(part):
+                    print(f"\n=== {part.name} ===", flush=True)
+                    self._part(part)
+            for thread in threads:
+                thread.join()
+        finally:
+            self._ended.set()
+            for process in self._processes:
+                stop(process)
 
-    def run(self, part: Part, output: int | None = None) -> bool:
-        """Run a part; True when it succeeded within its limit."""
+    def _lane(self, parts: list[Part], quiet: bool) -> None:
+        """A lane beside the first; each part's output is printed when it has ended."""
+        for part in parts:
+            if self._may_begin(part):
+                log = OUT / f"{part.name}.log"
+                with log.open("wb") as stream:
+                    self._part(part, stream.fileno(), quiet)
+                said = log.read_text(errors="replace")
+                print(f"\n=== {part.name} (beside the others) ===\n{said}", flush=True)
+
+    def _may_begin(self, part: Part) -> bool:
+        """Wait for the programs that a part needs; False when it will never have them."""
+        while part.built and not self._built.wait(1):
+            if self._unbuilt.is_set() or self._ended.is_set():
+                return False
+        return not self._ended.is_set()
+
+    def _part(self, part: Part, output: int | None = None, quiet: bool = False) -> None:
+        """Run a part to its end or its limit."""
         if part.junit:
             part.junit.unlink(missing_ok=True)
         with turn(TURNS, alone=False) if part.busy else contextlib.nullcontext():
             begin = time.monotonic()
-            process = self.start(part.command, output, part.env)
+            process = self._start([*(QUIETLY if quiet else []), *part.command], output)
             try:
                 ok = process.wait(part.limit_s) == 0
             except subprocess.TimeoutExpired:
@@ -189,25 +226,19 @@ class Runner:
                 print(f"{part.name}: not finished after {part.limit_s} s, ended", flush=True)
             finally:
                 stop(process)
-        if not self._ended:
+        if not self._ended.is_set():
             self.rows.append((part.name, time.monotonic() - begin, ok, count(part.junit, ok)))
-        return ok
+            if part.name == "build":
+                (self._built if ok else self._unbuilt).set()
 
-    def run_aside(self, parts: list[Part]) -> None:
-        """The second lane: each part's output is printed when it has ended."""
-        for part in parts:
-            if self._ended:
-                return
-            log = OUT / f"{part.name}.log"
-            with log.open("wb") as stream:
-                self.run(part, stream.fileno())
-            print(f"\n=== {part.name} (beside the others) ===\n{log.read_text(errors='replace')}", flush=True)
-
-    def end(self) -> None:
-        """Stop what still runs."""
-        self._ended = True
-        for process in self._processes:
-            stop(process)
+    def _start(self, command: list[str], output: int | None) -> subprocess.Popen[bytes]:
+        """A process in a group of its own, which ends with the run."""
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT if output else None, start_new_session=True,
+        )  # fmt: skip
+        self._processes.append(process)
+        return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -224,30 +255,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def main() -> int:
     """Run all parts (or those named as arguments) and print the table."""
     OUT.mkdir(parents=True, exist_ok=True)
-    first, second = (
-        [p for p in lane if not sys.argv[1:] or p.name in sys.argv[1:]]
-        for lane in (first_lane(), second_lane())
-    )
-    runner, started = Runner(), time.monotonic()
-    aside = threading.Thread(target=runner.run_aside, args=[second])
-    needs_build = any(p.name == "build" for p in first)
-    try:
-        if needs_build:
-            log = (OUT / "build.log").open("wb")
-            runner.start([str(BIN / "python"), "-m", "labkit", "build", "--labs"], log.fileno(), {})
-        else:
-            aside.start()
-        for part in first:
-            print(f"\n=== {part.name} ===", flush=True)
-            ok = runner.run(part)
-            if part.name == "build":
-                if not ok:
-                    break
-                aside.start()
-        if aside.ident:
-            aside.join()
-    finally:
-        runner.end()
+    chosen = sys.argv[1:]
+    lanes = [
+        [part for part in lane if not chosen or part.name in chosen]
+        for lane in (first_lane(), second_lane(), quiet_lane())
+    ]
+    runner, started = Runner(lanes), time.monotonic()
+    runner.run()
     return report(runner.rows, time.monotonic() - started)
 
 

@@ -115,28 +115,39 @@ def execute(
     *,
     proving: bool = False,
     on_cell: Callable[[CellDone], None] = lambda _: None,
+    alone: Callable[[bool], float] = lambda _: 0.0,
 ) -> LabRun:
     """Execute a lab; the executed notebook is written to `output` cell by cell, also when a cell fails.
 
     Args:
         parameters: values for the cell tagged `parameters`.
         proving: run each check before its step too, where it must fail.
+        alone: called with True before what the lab measures, and with False after it; returns the seconds
+            for which it waited, which count neither as the lab's nor against its limit.
 
     Returns:
         The run; a failing cell is no exception but a `failure`.
     """
-    started = time.monotonic()
-    ends = started + lab.limit_s
+    started, waited_s = time.monotonic(), 0.0
+    first, last = lab.alone or ("", "")
     code_cells = [cell.id for cell in read_notebook(lab.path).cells if cell.cell_type == "code"]
 
     def limit_of(cell: NotebookNode) -> float:
         own = cell.metadata.get("labkit", {}).get("limit_s", lab.cell_limit_s)
-        return max(0.5, min(float(own), ends - time.monotonic()))
+        return max(0.5, min(float(own), started + waited_s + lab.limit_s - time.monotonic()))
+
+    def begins(cell: NotebookNode) -> None:
+        nonlocal waited_s
+        if cell.id == first:
+            waited_s += alone(True)
 
     def told(_: int, cell: NotebookNode, seconds: float, ok: bool) -> None:
+        nonlocal waited_s
         if cell.id in code_cells:
-            first = next((line for line in cell.source.splitlines() if line.strip()), "")
-            on_cell(CellDone(lab.name, code_cells.index(cell.id) + 1, len(code_cells), first, seconds, ok))
+            line = next((line for line in cell.source.splitlines() if line.strip()), "")
+            on_cell(CellDone(lab.name, code_cells.index(cell.id) + 1, len(code_cells), line, seconds, ok))
+        if cell.id == last and ok:
+            waited_s += alone(False)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     error: str = ""
@@ -144,12 +155,12 @@ def execute(
         papermill.execute_notebook(
             str(lab.path), str(output), parameters,
             engine_name=ENGINE, kernel_name="python3", language="python", progress_bar=False,
-            limit_of=limit_of, on_cell=told, proving=proving, folder=lab.path.parent,
+            limit_of=limit_of, on_begin=begins, on_cell=told, proving=proving, folder=lab.path.parent,
         )  # fmt: skip
     except PapermillExecutionError as failed:
         error = f"{failed.ename}: {failed.evalue}"
     run = _read_run(lab, output, error)
-    run.seconds = time.monotonic() - started
+    run.seconds = time.monotonic() - started - waited_s
     return run
 
 

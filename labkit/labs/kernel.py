@@ -88,11 +88,12 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         *,
         km: AsyncKernelManager,
         limit_of: Callable[[NotebookNode], float],
+        on_begin: Callable[[NotebookNode], None],
         on_cell: OnCell,
         proving: bool,
     ) -> None:
         super().__init__(nb_man, km=km, iopub_timeout=30, startup_timeout=120, coalesce_streams=True)
-        self.limit_of, self.on_cell, self.proving = limit_of, on_cell, proving
+        self.limit_of, self.on_begin, self.on_cell, self.proving = limit_of, on_begin, on_cell, proving
 
     def execute(self, **kwargs: Any) -> NotebookNode:
         """Start the kernel, execute, end the kernel; also when the kernel dies on the way."""
@@ -107,6 +108,7 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         """Execute until the end or the first cell that fails."""
         pairs = steps_and_checks(self.nb)
         for index, cell in enumerate(self.nb.cells):
+            self.on_begin(cell)
             if self.proving and index in pairs:
                 self._prove(self.nb.cells[pairs[index]])
             started, ok = time.monotonic(), False
@@ -193,8 +195,8 @@ class LabEngine(NBClientEngine):  # type: ignore[misc]
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, *_: str, **kwargs: Any) -> None:
-        """Execute; papermill hands over `limit_of`, `on_cell`, `proving` and `folder`."""
-        options = {key: kwargs[key] for key in ("limit_of", "on_cell", "proving")}
+        """Execute; papermill hands over `limit_of`, `on_begin`, `on_cell`, `proving` and `folder`."""
+        options = {key: kwargs[key] for key in ("limit_of", "on_begin", "on_cell", "proving")}
         with kernel_manager() as (manager, env):
             client = LabClient(nb_man, km=manager, **options)
             client.execute(env=env, cwd=str(kwargs["folder"]), cleanup_kc=True)

@@ -67,7 +67,7 @@ SCHEMA: dict[str, Any] = {
         },
         "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
         "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
-        "alone": {"type": "boolean"},
+        "alone": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2},
     },
 }
 
@@ -84,7 +84,8 @@ class Lab:
         measured_s: speed → seconds of the last recorded headless run.
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
-        alone: its figures are measurements, which another lab on the machine at the same time would spoil.
+        alone: ids of the first and the last cell of what is measured, which another lab on the machine at the
+            same time would spoil; () in a lab that does not measure.
         programs, images: of versions.toml, which the runner gets before the first lab.
     """
 
@@ -98,7 +99,7 @@ class Lab:
     measured_s: dict[str, float]
     limit_s: int
     cell_limit_s: int
-    alone: bool = False
+    alone: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
 
@@ -151,7 +152,8 @@ def load_lab(path: Path) -> Lab:
     Raises:
         LabError: naming the field that is missing or wrong.
     """
-    raw = read_notebook(path).metadata.get("labkit")
+    notebook = read_notebook(path)
+    raw = notebook.metadata.get("labkit")
     if raw is None:
         raise LabError(f"{path.name} has no metadata `labkit`.", "Copy that of another lab and change it.")
     try:
@@ -162,6 +164,11 @@ def load_lab(path: Path) -> Lab:
     if not path.name.startswith(f"{raw['lab']}-"):
         raise LabError(
             f"{path.name} says that it is lab {raw['lab']}.", "The name begins with the lab's number."
+        )
+    lost = set(raw.get("alone", ())) - {cell.id for cell in notebook.cells if cell.cell_type == "code"}
+    if lost:
+        raise LabError(
+            f"{path.name}, metadata labkit.alone: there is no code cell {', '.join(sorted(lost))}."
         )
     return Lab(
         path=path,
@@ -174,7 +181,7 @@ def load_lab(path: Path) -> Lab:
         measured_s=dict(raw["measured_s"]),
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
-        alone=raw.get("alone", False),
+        alone=tuple(raw.get("alone", ())),
         programs=tuple(raw.get("programs", ())),
         images=tuple(raw.get("images", ())),
     )

@@ -15,7 +15,7 @@ from labkit.errors import LabkitError
 from labkit.labs.execute import CellDone, LabRun, execute
 from labkit.labs.metadata import Lab
 from labkit.labs.report import Run, machine_facts, prepare, write_report
-from labkit.labs.turns import turn
+from labkit.labs.turns import Turn, turn
 
 
 class Site(Protocol):
@@ -90,7 +90,7 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
                     run.labs.append(LabRun(lab, "skipped", reason=reason))
                 else:
                     run.labs.append(LabRun(lab, "failed", reason="It was interrupted."))
-                    run.labs[-1] = _in_turn(lab, lab.alone, options, site, listener)
+                    run.labs[-1] = _in_turn(lab, False, options, site, listener)
                     if run.labs[-1].state == "failed" and options.second_try:
                         run.labs[-1] = _again(run.labs[-1], options, site, listener)
                 listener.lab_ended(run.labs[-1])
@@ -115,9 +115,10 @@ def skip_reason(lab: Lab, provider: str, before: list[LabRun]) -> str:
 
 
 def _in_turn(lab: Lab, alone: bool, options: Options, site: Site, listener: Listener) -> LabRun:
-    with turn(options.turns, alone, partial(listener.lab_waits, lab)):
+    """Run a lab: alone from its first cell on, or from where it measures."""
+    with turn(options.turns, alone, partial(listener.lab_waits, lab)) as mine:
         listener.lab_begins(lab)
-        return _run_one(lab, options, site, listener)
+        return _run_one(lab, options, site, listener, Turn() if alone else mine)
 
 
 def _again(first: LabRun, options: Options, site: Site, listener: Listener) -> LabRun:
@@ -130,14 +131,16 @@ def _again(first: LabRun, options: Options, site: Site, listener: Listener) -> L
     return second
 
 
-def _run_one(lab: Lab, options: Options, site: Site, listener: Listener) -> LabRun:
+def _run_one(lab: Lab, options: Options, site: Site, listener: Listener, mine: Turn) -> LabRun:
     parameters = {
         "provider": options.provider,
         "speed": options.speed,
         "cluster_name": options.cluster_name,
     }
     target = options.report / "labs" / f"{lab.name}.ipynb"
-    done = execute(lab, target, parameters, proving=options.proving, on_cell=listener.cell_done)
+    done = execute(
+        lab, target, parameters, proving=options.proving, on_cell=listener.cell_done, alone=mine.take
+    )
     if done.failure:
         with suppress(LabkitError):
             done.failure = replace(done.failure, events=tuple(site.warnings()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ import pytest
 from junitparser import JUnitXml
 
 from labkit.errors import LabError
-from labkit.labs.execute import execute
+from labkit.labs.execute import CellDone, execute
 from labkit.labs.metadata import find_labs, load_lab, steps_and_checks
 from labkit.labs.run import Listener, Options, run_labs
 from labkit.labs.times import record, shown_line, time_line
@@ -102,6 +103,45 @@ def test_a_lab_that_measures_runs_alone_and_is_not_passed_by(tmp_path):
         thread.join(10)
     assert sorted(order[:2]) == ["a ends", "b ends"]
     assert order[2:] == ["c begins", "c ends", "d begins", "d ends"]
+
+
+def test_a_lab_is_alone_only_while_it_measures(tmp_path):
+    file, seen = tmp_path / "turns", []
+    parameters = code("parameters", 'provider = ""', "parameters")
+    cells = [code("before", "1"), code("first", "2"), code("last", "3"), code("after", "4")]
+    lab = write(tmp_path, [parameters, *cells], alone=["first", "last"], limit_s=10)
+
+    def others_may_go_on() -> bool:
+        with file.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    def told(cell: CellDone) -> None:
+        seen.append((cell.first_line, others_may_go_on()))
+        if cell.first_line == "1":  # somebody else works for longer than the lab may
+            begun = threading.Event()
+            threading.Thread(target=work, args=[begun]).start()
+            assert begun.wait(10)
+
+    def work(begun: threading.Event) -> None:
+        with turn(file, False):
+            begun.set()
+            time.sleep(12)
+
+    with turn(file, False) as mine:
+        run = execute(lab, tmp_path / "out.ipynb", PARAMETERS, on_cell=told, alone=mine.take)
+    assert run.state == "passed", run.reason
+    assert seen[1:] == [("1", True), ("2", False), ("3", False), ("4", True)]
+    assert run.seconds < 10  # waiting is not the lab's time
+
+
+@pytest.mark.parametrize("span", [["first", "nowhere"], ["first"], True])
+def test_what_is_measured_lies_between_two_cells(tmp_path, span):
+    with pytest.raises(LabError, match="alone"):
+        write(tmp_path, [code("first", "2")], alone=span)
 
 
 def test_progress_is_told_per_cell(tmp_path):
