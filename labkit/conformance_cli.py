@@ -21,8 +21,8 @@ def conformance(
     skip: Annotated[str, typer.Option(help="Not those that match this one.")] = "",
     parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, help="Specs at a time.")] = 2,
     hpa: Annotated[
-        bool, typer.Option(help="Also the specs of the HorizontalPodAutoscaler: two hours.")
-    ] = False,
+        bool, typer.Option(help="Also the specs of the HorizontalPodAutoscaler, which take two hours.")
+    ] = True,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     failed: Annotated[bool, typer.Option(help="Run those again that failed in the last run.")] = False,
     passing: Annotated[

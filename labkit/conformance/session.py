@@ -33,7 +33,7 @@ class Choice:
 
     focus: str = ""
     skip: str = ""
-    hpa: bool = False
+    hpa: bool = True
     resume: bool = False
     failed: bool = False
     passing: bool = False

@@ -26,7 +26,7 @@ class Spec:
     Attributes:
         text: its full text, by which the suite selects it.
         area: the group of Kubernetes' developers who own it, such as "node".
-        serial: nothing else may run beside it.
+        serial: nothing else may run beside it: the suite says so, or it measures CPU use.
     """
 
     text: str
@@ -37,7 +37,8 @@ class Spec:
     def of(cls, text: str) -> Spec:
         """The spec of a text."""
         found = _SIG.search(text)
-        return cls(text, found[1] if found else "other", "[Serial]" in text or "[Disruptive]" in text)
+        marks = ("[Serial]", "[Disruptive]", AUTOSCALING)
+        return cls(text, found[1] if found else "other", any(mark in text for mark in marks))
 
     @property
     def focus(self) -> str:
