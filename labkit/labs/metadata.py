@@ -68,6 +68,7 @@ SCHEMA: dict[str, Any] = {
         "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
         "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
         "alone": {"type": "boolean"},
+        "builds_images": {"type": "boolean"},
     },
 }
 
@@ -85,6 +86,7 @@ class Lab:
         limit_s: the whole headless run is ended after that many seconds.
         cell_limit_s: and each cell after that many.
         alone: its figures are measurements, which another lab on the machine at the same time would spoil.
+        builds_images: its pods run images that are built on this machine, which not every cluster can have.
         programs, images: of versions.toml, which the runner gets before the first lab.
     """
 
@@ -99,6 +101,7 @@ class Lab:
     limit_s: int
     cell_limit_s: int
     alone: bool = False
+    builds_images: bool = False
     programs: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
 
@@ -175,6 +178,7 @@ def load_lab(path: Path) -> Lab:
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
         alone=raw.get("alone", False),
+        builds_images=raw.get("builds_images", False),
         programs=tuple(raw.get("programs", ())),
         images=tuple(raw.get("images", ())),
     )

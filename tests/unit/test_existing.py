@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from labkit.cluster.kind.engine import Engine
 from labkit.cluster.kind.theirs import find
 from labkit.cluster.phases import silent
 from labkit.errors import ConfigError, ImageError
+from labkit.labs.metadata import find_labs
+from labkit.labs.site import ClusterSite
 from tests.unit.api_server import Server, kubeconfig
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCKER = """#!{python}
 import json, sys
 clusters, argv = json.loads({clusters!r}), sys.argv[1:]
@@ -166,6 +170,21 @@ def test_what_docker_said_counts_only_where_the_cluster_is_here() -> None:
     told = {"kind": "", "lacks": [], "registry": "", "trouble": "This user may not use Docker."}
     assert "may not use" in gap_sentence("x", "https://127.0.0.1:4711", **told)  # type: ignore[arg-type]
     assert "may not use" not in gap_sentence("x", "https://api.example.com", **told)  # type: ignore[arg-type]
+
+
+def test_a_run_tells_what_a_cluster_lacks(context: Callable[..., ExistingCluster]) -> None:
+    labs = {lab.number: lab for lab in find_labs(ROOT / "notebooks")}
+    context({"dev": DEV})
+    site = ClusterSite("mine", "existing")
+    assert site.gap(labs["03"]) == "" and site.maker() == "existing"
+    context({})
+    assert "leads to no cluster" in site.gap(labs["03"])
+    assert site.gap(replace(labs["03"], builds_images=False)) == ""
+    NODES[2]["spec"]["unschedulable"] = True
+    try:
+        assert "take pods are 1" in site.gap(labs["03"])
+    finally:
+        del NODES[2]["spec"]["unschedulable"]
 
 
 def test_a_kubeconfig_named_from_here_is_found_from_elsewhere(
