@@ -69,12 +69,13 @@ def run(
 
     options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns, second_try)
     _end_on_sigterm()
+    site = ClusterSite(cluster, provider)
     if not all(lab.skip_reason(provider) for lab in chosen):
         # Minutes at the first time, which no lab's time limit is made for.
         with shown(sys.stderr if as_json else sys.stdout) as told:
             provider_class(provider).prepare(told)
-            get_programs([lab for lab in chosen if not lab.skip_reason(provider)], provider, told)
-    done: Run = run_labs(chosen, options, ClusterSite(cluster, provider), listener(err=as_json))
+            get_programs([lab for lab in chosen if not lab.skip_reason(provider)], site.maker(), told)
+    done: Run = run_labs(chosen, options, site, listener(err=as_json))
     if record_times:
         for one in done.labs:
             if one.state == "passed":

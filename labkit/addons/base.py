@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from labkit.cluster import Cluster
 from labkit.cluster.phases import Listener, shown
+from labkit.errors import ClusterError
+from labkit.kube import FIELD_MANAGER, dig
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ class Addon(ABC):
 
     Attributes:
         name: short name, as commands and messages give it.
+        marks: kind and name of objects by which an installation of somebody else's is known.
     """
 
     name: str = ""
+    marks: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -54,9 +58,29 @@ class Addon(ABC):
         if listener is None:
             with shown() as printed:
                 return self.install(printed, timeout_s=timeout_s)
+        self.refuse_others()
         self._install(listener)
         self.wait(timeout_s)
         return self.status()
+
+    def refuse_others(self) -> None:
+        """Leave alone what somebody else has installed in an existing cluster.
+
+        The API knows who wrote an object's fields; in labkit's manifests each of `marks` has one.
+
+        Raises:
+            ClusterError: one of `marks` is there, and labkit never applied it.
+        """
+        if self.cluster.provider != "existing":
+            return
+        for kind, name in self.marks:
+            found = self.cluster.kube.find(kind, name)
+            writers = {entry.get("manager") for entry in dig(found, "metadata.managedFields", [])}
+            if found is not None and FIELD_MANAGER not in writers:
+                raise ClusterError(
+                    f"{self.cluster.name!r} has a {kind} {name!r} of somebody else's, which stays as it is.",
+                    "Use another cluster, or remove what is there if it is yours and not needed.",
+                )
 
     @abstractmethod
     def _install(self, listener: Listener) -> None:

@@ -38,6 +38,7 @@ class MetalLB(Addon):
     """MetalLB in a cluster."""
 
     name = "metallb"
+    marks = (("Namespace", NAMESPACE),)
 
     def manifest(self) -> list[Object]:
         """The objects that are installed.
@@ -47,7 +48,7 @@ class MetalLB(Addon):
         """
         text = (module_folder(MODULE) / _MANIFEST).read_text()
         objects = [obj for obj in yaml.safe_load_all(text) if obj]
-        if self.cluster.provider == "embedded":
+        if self.cluster.underlying().provider == "embedded":
             objects = [obj for obj in objects if obj["kind"] != "DaemonSet"]
         return objects
 
@@ -133,6 +134,7 @@ class MetalLB(Addon):
         Raises:
             ClusterError: Services have addresses from it, and `force` is not set.
         """
+        self.refuse_others()
         users = [_name(service) for service in self._services() if _pool_of(service)]
         if users and not force:
             raise ClusterError(

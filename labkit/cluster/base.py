@@ -167,6 +167,14 @@ class Cluster(NodeCare):
             AcquireError, MachineError, ImageError: it can neither be had nor made.
         """
 
+    def image_gap(self) -> str:
+        """Why pods cannot have images that are built on this machine, in one sentence; "" when they can."""
+        return ""
+
+    def underlying(self) -> Cluster:
+        """The cluster that labkit itself runs here: this one, but for a context that leads to another one."""
+        return self
+
     @cached_property
     def kube(self) -> Kube:
         """The API, on the official client."""

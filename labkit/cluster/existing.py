@@ -1,6 +1,7 @@
 """The provider existing: a cluster that somebody else runs, by a context of a kubeconfig.
 
-labkit makes namespaces and objects there as the labs do; nodes are not touched.
+labkit makes namespaces and objects there as the labs do; nodes are not touched, but for images that a kind
+cluster on this machine gets.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import yaml
 
 from labkit.cluster.base import Cluster, ClusterStatus, check_options
+from labkit.cluster.context import gap_sentence, minified
 from labkit.cluster.forward import Forwards
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.state import Directory, write
 from labkit.cluster.waiting import accepts
-from labkit.errors import ClusterError, ConfigError, ImageError, KubeError
+from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, MachineError
 from labkit.kube import Kube, dig
 from labkit.tools import kubectl
 
 if TYPE_CHECKING:
+    from labkit.cluster.base import NodeInfo
     from labkit.cluster.join import Join
+    from labkit.cluster.kind.theirs import TheirKind
     from labkit.images import Image
 
 FILE = "existing.json"
@@ -67,7 +71,7 @@ class ExistingCluster(Cluster):
             known = cluster._facts() if cluster.directory.exists else {}
             facts = {**known, **{key: str(value) for key, value in options.items()}}
             file, context, text = minified(facts.get("kubeconfig", ""), facts.get("context", ""))
-            facts |= {"kubeconfig": str(file), "context": context}
+            facts |= {"kubeconfig": str(file.absolute()), "context": context}
             cluster.directory.create()
             write(cluster.directory / FILE, json.dumps(facts, indent=1))
             write(cluster.kubeconfig, text)
@@ -125,18 +129,21 @@ class ExistingCluster(Cluster):
         """Forget the context. The cluster and what runs on it stay: only its owner ends it."""
         self._forwards.close()
         self.directory.remove()
-        self.__dict__.pop("kube", None)
+        for known in ("kube", "_in_docker"):
+            self.__dict__.pop(known, None)
 
-    def workers_now(self) -> list[Any]:
-        """Nodes that take pods, without waiting for a server that does not answer."""
-        nodes = self._node_infos(Kube(self.kubeconfig, patience_s=_STATUS_S))
-        closed = ("NoSchedule", "NoExecute")
-        return [n for n in nodes if n.schedulable and not any(t.endswith(closed) for t in n.taints)]
+    def workers(self) -> list[NodeInfo]:
+        """The nodes that take pods; where the control plane takes some too, its nodes are among them."""
+        return _open_ones(self.nodes())
+
+    def workers_now(self) -> list[NodeInfo]:
+        """The same without waiting for a server that does not answer."""
+        return _open_ones(self._node_infos(Kube(self.kubeconfig, patience_s=_STATUS_S)))
 
     def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
         """Build with Docker and push to the registry that `up` was told.
 
-        A cluster of the provider embedded or kind on this machine takes the image without a registry.
+        A cluster of labkit's or of kind on this machine takes the image without one, under its own name.
 
         Raises:
             ImageError: there is no way from here to the cluster's nodes; the hint says what to do.
@@ -144,12 +151,14 @@ class ExistingCluster(Cluster):
         local = self._local()
         if local is not None:
             return local.build_image(path, tag, build_args)
+        if self.their_kind is not None and not self.image_gap():
+            return self.their_kind.build_image(path, tag, build_args, self._ready())
         registry = self._facts().get("registry", "")
         if not registry:
             raise ImageError(
-                f"The nodes of {self.name!r} cannot get {tag} from this machine.",
-                "Name a registry that both reach: labkit.up(…, registry='HOST/PATH'), and use the image's "
-                "name there in manifests; or push it yourself.",
+                f"{tag} cannot come from this machine to the nodes of {self.name!r}. {self.image_gap()}",
+                "Or name a registry that both reach: labkit.up(…, registry='HOST/PATH'), and use the image's "
+                "name there in manifests of your own.",
             )
         from labkit.cluster.kind.engine import Engine
         from labkit.cluster.kind.images import build
@@ -159,10 +168,52 @@ class ExistingCluster(Cluster):
         return image
 
     def provide_image(self, name: str, listener: Listener = silent) -> None:
-        """The nodes pull it themselves."""
+        """The nodes pull it themselves; those of labkit's or of kind on this machine get it from here."""
         local = self._local()
         if local is not None:
             local.provide_image(name, listener)
+        elif self.their_kind is not None and not self.image_gap():
+            self.their_kind.provide_image(name, self._ready(), listener)
+
+    def image_gap(self) -> str:
+        """See Cluster.image_gap. A registry alone fills it not: the labs' manifests do not name one."""
+        if self._local() is not None:
+            return ""
+        facts, kind = self._facts(), self.their_kind
+        lacks = kind.lacks(self._ready()) if kind is not None else []
+        if kind is not None and not lacks:
+            return ""
+        return gap_sentence(
+            facts["context"],
+            self._server(self.kubeconfig),
+            kind="" if kind is None else kind.name,
+            lacks=lacks,
+            registry=facts.get("registry", ""),
+            trouble=self._in_docker[1],
+        )
+
+    def underlying(self) -> Cluster:
+        """The cluster of labkit's on this machine that the context leads to, or this one."""
+        return self._local() or self
+
+    @property
+    def their_kind(self) -> TheirKind | None:
+        """The kind cluster on this machine's Docker that the context leads to, if labkit did not make it."""
+        return self._in_docker[0]
+
+    @cached_property
+    def _in_docker(self) -> tuple[TheirKind | None, str]:
+        """`their_kind`, and why Docker could not be asked for it."""
+        from labkit.cluster.kind.engine import Engine
+        from labkit.cluster.kind.theirs import find
+
+        try:
+            return find(Engine(), self.kube.list("Node")), ""
+        except (MachineError, ClusterError) as err:
+            return None, err.message
+
+    def _ready(self) -> list[str]:
+        return [node.name for node in self.workers() if node.ready == "True"]
 
     def load_balancer_range(self) -> tuple[str, str]:
         """That of a cluster of labkit's on this machine; else only its owner knows one."""
@@ -193,6 +244,9 @@ class ExistingCluster(Cluster):
         return str(yaml.safe_load(file.read_text())["clusters"][0]["cluster"]["server"])
 
     def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
+        local = self._local()
+        if local is not None:
+            return local._reach(service, port)
         meta = service["metadata"]
         if dig(service, "spec.clusterIP", "") in ("", "None"):
             raise ClusterError(
@@ -210,6 +264,8 @@ class ExistingCluster(Cluster):
             for node in self.nodes():
                 if node.ready == "True" and accepts(node.address, node_port):
                     return node.address, int(node_port)
+        elif self.their_kind is not None and (way := self.their_kind.reach(self.kube, service, port)):
+            return way
         return self._forwards.to(meta["namespace"], f"service/{meta['name']}", port)
 
     @cached_property
@@ -290,42 +346,9 @@ class ExistingCluster(Cluster):
         )
 
 
-def minified(kubeconfig: str, context: str) -> tuple[Path, str, str]:
-    """The file, the context, and a kubeconfig with that context alone, certificates included.
-
-    Raises:
-        ConfigError: there is no such file or context.
-    """
-    given = kubeconfig or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    file = Path(given).expanduser() if given else Path.home() / ".kube/config"
-    if not file.is_file():
-        raise ConfigError(f"There is no kubeconfig {file}.", "Name one: kubeconfig=… or KUBECONFIG.")
-    argv = [
-        str(kubectl()),
-        "--kubeconfig",
-        str(file),
-        "config",
-        "view",
-        "--minify",
-        "--flatten",
-        "-o",
-        "yaml",
-    ]
-    argv += ["--context", context] if context else []
-    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    try:
-        found = yaml.safe_load(done.stdout) if done.returncode == 0 else None
-    except yaml.YAMLError:
-        found = None
-    if not found or not found.get("contexts"):
-        listed = [str(kubectl()), "--kubeconfig", str(file), "config", "get-contexts", "-o", "name"]
-        names = subprocess.run(listed, capture_output=True, text=True, check=False).stdout.split()
-        said = done.stderr.strip() or "it has no current context"
-        raise ConfigError(
-            f"{file}, context {context or '(the current one)'}: {said}",
-            f"Contexts there: {', '.join(names) or 'none'}.",
-        )
-    return file, str(found["current-context"]), done.stdout
+def _open_ones(nodes: list[NodeInfo]) -> list[NodeInfo]:
+    closed = ("NoSchedule", "NoExecute")
+    return [n for n in nodes if n.schedulable and not any(t.endswith(closed) for t in n.taints)]
 
 
 def _not_pushed(name: str) -> Any:

@@ -11,13 +11,14 @@ Objects are plain dicts, exactly as the API server sends them.
 
 from __future__ import annotations
 
-from labkit.kube.client import Kube
+from labkit.kube.client import FIELD_MANAGER, Kube
 from labkit.kube.connection import Conflict, Forbidden, NotFound, Unreachable
 from labkit.kube.objects import Object, dig, quantity
 from labkit.kube.streams import ExecResult
 from labkit.kube.watching import Event, Watch
 
 __all__ = [
+    "FIELD_MANAGER",
     "Conflict",
     "Event",
     "ExecResult",

@@ -68,6 +68,7 @@ SCHEMA: dict[str, Any] = {
         "limit_s": {"type": "integer", "minimum": 10, "maximum": 3600},
         "cell_limit_s": {"type": "integer", "minimum": 5, "maximum": 1800},
         "alone": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2},
+        "builds_images": {"type": "boolean"},
     },
 }
 
@@ -86,6 +87,7 @@ class Lab:
         cell_limit_s: and each cell after that many.
         alone: ids of the first and the last cell of what is measured, which another lab on the machine at the
             same time would spoil; () in a lab that does not measure.
+        builds_images: its pods run images that are built on this machine, which not every cluster can have.
         programs, images: of versions.toml, which the runner gets before the first lab.
     """
 
@@ -100,6 +102,7 @@ class Lab:
     limit_s: int
     cell_limit_s: int
     alone: tuple[str, ...] = ()
+    builds_images: bool = False
     programs: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
 
@@ -182,6 +185,7 @@ def load_lab(path: Path) -> Lab:
         limit_s=raw["limit_s"],
         cell_limit_s=raw["cell_limit_s"],
         alone=tuple(raw.get("alone", ())),
+        builds_images=raw.get("builds_images", False),
         programs=tuple(raw.get("programs", ())),
         images=tuple(raw.get("images", ())),
     )

@@ -24,6 +24,13 @@ class Site(Protocol):
     def claim(self) -> None:
         """Reserve the cluster's name for this run, and remove what an earlier run left under it."""
 
+    def gap(self, lab: Lab) -> str:
+        """What the cluster lacks that a lab needs, in one sentence, or "".
+
+        Raises:
+            LabkitError: the cluster should be there, and is not.
+        """
+
     def warnings(self) -> list[str]:
         """Recent warning events, oldest first, one line each; [] when there is no cluster."""
 
@@ -72,10 +79,10 @@ class Listener:
 def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener | None = None) -> Run:
     """Run labs in their order and write the report, also when interrupted.
 
-    A lab is skipped when it cannot run on the provider, or when a lab that it needs failed.
+    A lab is skipped when it cannot run on the provider or on this cluster, or when a lab it needs failed.
 
     Raises:
-        LabkitError: the cluster of an earlier run cannot be removed.
+        LabkitError: the cluster of an earlier run cannot be removed, or an existing one not be reached.
         OSError: the report's folder cannot be written.
     """
     listener = listener or Listener()
@@ -85,7 +92,7 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
     with _reserved(site, options):
         try:
             for lab in labs:
-                reason = skip_reason(lab, options.provider, run.labs)
+                reason = skip_reason(lab, options.provider, run.labs, site)
                 if reason:
                     run.labs.append(LabRun(lab, "skipped", reason=reason))
                 else:
@@ -106,12 +113,12 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
     return run
 
 
-def skip_reason(lab: Lab, provider: str, before: list[LabRun]) -> str:
+def skip_reason(lab: Lab, provider: str, before: list[LabRun], site: Site) -> str:
     """Why a lab is not run, or ""."""
     missing = [run.lab.number for run in before if run.lab.number in lab.needs and run.state != "passed"]
     if missing:
         return f"It needs lab {', '.join(missing)}, which did not pass."
-    return lab.skip_reason(provider)
+    return lab.skip_reason(provider) or site.gap(lab)
 
 
 def _in_turn(lab: Lab, alone: bool, options: Options, site: Site, listener: Listener) -> LabRun:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import IO
 
 from labkit.cluster import Cluster
-from labkit.cluster.providers import open_cluster
+from labkit.cluster.phases import silent
+from labkit.cluster.providers import open_cluster, provider_of, up
 from labkit.errors import ClusterError, ConfigError
 from labkit.kube import Object, dig
+from labkit.labs.metadata import Lab
 
 WARNINGS = 15
+WORKERS = 2
 
 
 class ClusterSite:
@@ -22,6 +25,7 @@ class ClusterSite:
     def __init__(self, name: str, provider: str) -> None:
         self.name, self.provider = name, provider
         self._lock: IO[str] | None = None
+        self._passing = provider == "existing" and not provider_of(name)
 
     def cluster(self) -> Cluster | None:
         """The cluster, or None where there is none of that name."""
@@ -54,6 +58,31 @@ class ClusterSite:
             Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
 
+    def gap(self, lab: Lab) -> str:
+        """What an existing cluster lacks that a lab needs, or ""; what labkit makes itself lacks nothing.
+
+        Raises:
+            LabkitError: there is no such context, or its API server does not answer.
+        """
+        if self.provider != "existing":
+            return ""
+        cluster = self._existing()
+        workers = sum(node.ready == "True" for node in cluster.workers())
+        if workers < WORKERS:
+            return f"Labs need {WORKERS} workers; here the nodes that are Ready and take pods are {workers}."
+        return cluster.image_gap() if lab.builds_images else ""
+
+    def maker(self) -> str:
+        """The provider that runs the cluster; of an existing one that of the cluster behind its context.
+
+        Raises:
+            LabkitError: as `gap`.
+        """
+        return self.provider if self.provider != "existing" else self._existing().underlying().provider
+
+    def _existing(self) -> Cluster:
+        return self.cluster() or up(self.name, self.provider, listener=silent)
+
     def warnings(self) -> list[str]:
         """The latest warning events of all namespaces, oldest first."""
         cluster = self.cluster()
@@ -75,9 +104,12 @@ class ClusterSite:
         return facts
 
     def remove(self) -> None:
-        """Take the cluster down, if it is there and ours to remove."""
+        """Take the cluster down, if it is there and ours to remove.
+
+        An existing one stays; its context is forgotten where this run was the first to name it.
+        """
         cluster = self.cluster()
-        if cluster is not None and self.provider != "existing":
+        if cluster is not None and (self.provider != "existing" or self._passing):
             cluster.down()
 
 

@@ -15,13 +15,15 @@ import pytest
 import yaml
 
 import labkit
+from labkit.addons.tunnel import listening
+from labkit.cluster.existing import ExistingCluster
 from labkit.cluster.kind.cluster import KindCluster
 from labkit.cluster.kind.engine import CLUSTER_LABEL, OWN_LABEL, STATE_LABEL, Engine
 from labkit.cluster.kind.state import KindDirectory
 from labkit.cluster.phases import Phase, Plain, silent
 from labkit.cluster.providers import open_cluster
 from labkit.errors import ClusterError, ConfigError, ImageError, MachineError
-from tests.cluster.helpers import namespace, service, until
+from tests.cluster.helpers import namespace, own_state_home, service, until
 from tests.parity.pods import server_deployment
 from tests.parity.test_network import ask
 
@@ -296,4 +298,31 @@ def test_the_existing_provider_uses_it_and_leaves_it(cluster: KindCluster, engin
         theirs.down()
     time.sleep(0.1)
     assert cluster.status().state == "running"
+    assert len(engine.containers("labkit-t-kind")) == 2
+
+
+def test_the_existing_provider_takes_a_kind_cluster_that_labkit_did_not_make(
+    cluster: KindCluster, engine: Engine
+) -> None:
+    where = {"kubeconfig": str(cluster.kubeconfig), "workers": 1}
+    with (
+        own_state_home(),  # in which labkit has made no cluster
+        labkit.up("t-theirs", "existing", listener=Plain(), **where) as theirs,
+    ):
+        assert isinstance(theirs, ExistingCluster)
+        assert theirs.underlying() is theirs and theirs.image_gap() == ""
+        assert theirs.their_kind and theirs.their_kind.name == "labkit-t-kind"
+        assert set(theirs.their_kind.nodes) == {"control-plane", "worker-1"}
+        theirs.build_image(ROOT / "services/hello", "t-kind/hello:v3")
+        with namespace(theirs, "theirs") as space:
+            container = {"image": "t-kind/hello:v3"}
+            space.apply(server_deployment("web", 2, container=container), service("web", 80, 8080))
+            space.rolled("deployment/web")
+            url = theirs.url("web", space.name)
+            until(lambda: "web-" in ask(url), 20, "an answer")
+            space.kubectl("patch", "service", "web", "-p", '{"spec": {"type": "NodePort"}}')
+            assert "web-" in ask(theirs.url("web", space.name))
+            space.kubectl("delete", "service", "web")
+            until(lambda: not space.items("services"), 60, "what was made beside the Service goes with it")
+        assert not listening(theirs)["others_reach_it"].any()
     assert len(engine.containers("labkit-t-kind")) == 2

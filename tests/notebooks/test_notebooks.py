@@ -95,6 +95,12 @@ def test_time_is_measured_and_shown(lab):
 
 
 @each_lab
+def test_says_whether_it_builds_images(lab):
+    code = "\n".join(cell.source for cell in code_cells(lab))
+    assert lab.builds_images == bool(re.search(r"\bbuild_image\(|\bmove_in\(|labkit\.gameday", code))
+
+
+@each_lab
 def test_names_no_machine(lab):
     text = lab.path.read_text()
     assert not re.search(r"/root/|/home/|/tmp/|/work/", text)

@@ -17,7 +17,7 @@ from junitparser import JUnitXml
 
 from labkit.errors import LabError
 from labkit.labs.execute import CellDone, execute
-from labkit.labs.metadata import find_labs, load_lab, steps_and_checks
+from labkit.labs.metadata import Lab, find_labs, load_lab, steps_and_checks
 from labkit.labs.run import Listener, Options, run_labs
 from labkit.labs.times import record, shown_line, time_line
 from labkit.labs.turns import turn
@@ -34,11 +34,15 @@ PIXEL = base64.b64encode(
 class NoCluster:
     """The site of labs that make no cluster; counts what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, lacks: str = "") -> None:
         self.asked: list[str] = []
+        self.lacks = lacks
 
     def claim(self) -> None:
         self.asked.append("claim")
+
+    def gap(self, lab: Lab) -> str:
+        return self.lacks if lab.builds_images else ""
 
     def warnings(self) -> list[str]:
         return ["12:00:01 Pod/web-1 BackOff: Back-off restarting failed container"]
@@ -267,6 +271,21 @@ def test_a_lab_is_skipped_with_its_reason_where_it_cannot_run(tmp_path):
     assert run.ok and run.labs[0].state == "skipped" and "not ours" in run.labs[0].reason
     cases = list(JUnitXml.fromfile(str(tmp_path / "r" / "junit.xml")))
     assert cases[0].skipped == 1 and cases[0].failures == 0
+
+
+def test_a_lab_that_builds_images_is_skipped_where_they_do_not_arrive(tmp_path):
+    labs = [
+        write(tmp_path, standard("91"), lab="91", builds_images=True),
+        write(tmp_path, standard("92"), lab="92"),
+        write(tmp_path, standard("93"), lab="93", providers={**META["providers"], "embedded": "Not for this one."}, builds_images=True),
+    ]  # fmt: skip
+    run = run_labs(labs, options(tmp_path), NoCluster(lacks="The nodes are elsewhere."))
+    assert [(one.state, one.reason) for one in run.labs] == [
+        ("skipped", "The nodes are elsewhere."),
+        ("passed", ""),
+        ("skipped", "Not for this one."),
+    ]
+    assert run.ok
 
 
 def report_of(tmp_path: Path) -> tuple[Path, dict]:

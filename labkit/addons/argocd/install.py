@@ -18,7 +18,7 @@ from labkit.addons.files import checkout
 from labkit.cluster.phases import Listener, phase
 from labkit.cluster.waiting import wait_for
 from labkit.errors import AcquireError, WaitTimeout
-from labkit.kube import Object, dig, quantity
+from labkit.kube import NotFound, Object, dig, quantity
 from labkit.versions import versions
 
 GO_MODULE = "github.com/argoproj/argo-cd/v3"
@@ -44,6 +44,7 @@ class ArgoCD(Addon):
     """Application controller, repository server and Redis, in the namespace argocd."""
 
     name = "argocd"
+    marks = (("Namespace", NAMESPACE), *(("CustomResourceDefinition", name) for name in _CRDS))
 
     def _install(self, listener: Listener) -> None:
         for image in images():
@@ -100,6 +101,7 @@ class ArgoCD(Addon):
 
     def uninstall(self) -> None:
         """Remove it. Applications go first and let go of what they have deployed, which stays and runs on."""
+        self.refuse_others()
         kube = self.cluster.kube
         if kube.find("CustomResourceDefinition", _CRDS[0]) is not None:
             for app in kube.list("Application", namespace=NAMESPACE):
@@ -129,6 +131,8 @@ class ArgoCD(Addon):
     def memory(self, timeout_s: float = 60.0) -> pd.DataFrame:
         """What its programs use, as metrics-server has it; columns program, memory_mib, cpu_millicores.
 
+        Nothing where the cluster has no metrics-server.
+
         Raises:
             WaitTimeout: metrics-server has not measured all of them.
         """
@@ -136,7 +140,10 @@ class ArgoCD(Addon):
         measured: list[Object] = []
 
         def complete() -> bool:
-            measured[:] = self.cluster.kube.request("GET", path)["items"]
+            try:
+                measured[:] = self.cluster.kube.request("GET", path)["items"]
+            except NotFound:
+                return True  # an existing cluster may have no metrics-server
             return len(measured) >= len(_WORKLOADS)
 
         wait_for(complete, timeout_s, "metrics-server has measured Argo CD's pods", every_s=0.5)

@@ -52,6 +52,7 @@ class GitServer(Addon):
     """The repositories `shop` and `shop-deploy`, over HTTP, for the users student, pipeline and argocd."""
 
     name = "git"
+    marks = (("Namespace", NAMESPACE),)
 
     def _install(self, listener: Listener) -> None:
         with phase("git image", listener, "building the git server's image") as step:
@@ -60,9 +61,8 @@ class GitServer(Addon):
         with phase("git server", listener, "users, volume, Deployment and Service"):
             documents = checkout("manifests", "git", "git.yaml")
             if self.cluster.kube.find("Namespace", NAMESPACE) is None:
-                self.cluster.kube.apply(
-                    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-                )
+                meta = {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+                self.cluster.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
             self._make_users()
             self.cluster.kube.apply(documents)
 
@@ -108,6 +108,7 @@ class GitServer(Addon):
 
     def uninstall(self) -> None:
         """Remove the server, its repositories, and this machine's copies of them."""
+        self.refuse_others()
         self.cluster.kube.delete("Namespace", NAMESPACE)
         self.cluster.kube.wait("Namespace", NAMESPACE, "deleted", timeout_s=90)
         shutil.rmtree(workspace(self.cluster, "git"), ignore_errors=True)

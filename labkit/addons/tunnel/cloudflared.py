@@ -48,7 +48,7 @@ def provide(cluster: Cluster, progress: Progress) -> str:
 
     The embedded cluster cannot pull images: there it is made of the program. Elsewhere the kubelet pulls it.
     """
-    if cluster.provider == "embedded":
+    if cluster.underlying().provider == "embedded":
         from labkit.images import from_program
 
         from_program(image(), program(progress), "/usr/local/bin/cloudflared")

@@ -11,6 +11,8 @@ import psutil
 
 from labkit.cluster import Cluster
 from labkit.cluster.embedded import EmbeddedCluster
+from labkit.cluster.existing import ExistingCluster
+from labkit.cluster.kind.engine import CLUSTER_LABEL
 from labkit.cluster.processes import cluster_pids
 from labkit.errors import ClusterError
 
@@ -22,6 +24,7 @@ def listening(cluster: Cluster) -> pd.DataFrame:
 
     On the embedded provider these are the sockets of all its processes, pods included. On kind they are the
     ports that Docker publishes for its nodes; what listens inside of the nodes is in a network of their own.
+    An existing cluster is one of these where it is on this machine.
 
     Returns:
         program, address, port, others_reach_it (whether the address is one that other machines can reach).
@@ -29,12 +32,18 @@ def listening(cluster: Cluster) -> pd.DataFrame:
     Raises:
         ClusterError: it cannot be told for this provider.
     """
-    if isinstance(cluster, EmbeddedCluster):
-        rows = _own_sockets(cluster)
-    elif cluster.provider == "kind":
-        rows = _published(cluster)
+    here = cluster.underlying() if isinstance(cluster, ExistingCluster) else cluster
+    if isinstance(here, EmbeddedCluster):
+        rows = _own_sockets(here)
+    elif isinstance(here, ExistingCluster) and here.their_kind is not None:
+        rows = _published(f"label={CLUSTER_LABEL}={here.their_kind.name}")
+    elif here.provider == "kind":
+        rows = _published(f"name=^labkit-{here.name}-")
     else:
-        raise ClusterError(f"What a cluster of provider {cluster.provider!r} opens is not known here.")
+        raise ClusterError(
+            f"What a cluster of provider {here.provider!r} opens is not known here.",
+            "It can be told of clusters on this machine.",
+        )
     plain = [(program, _plain(address), port) for program, address, port in rows]
     frame = pd.DataFrame(plain, columns=["program", "address", "port"]).drop_duplicates()
     frame["others_reach_it"] = [not ip_address(address).is_loopback for address in frame["address"]]
@@ -70,11 +79,11 @@ def _own_sockets(cluster: EmbeddedCluster) -> list[tuple[str, str, int]]:
     return rows
 
 
-def _published(cluster: Cluster) -> list[tuple[str, str, int]]:
-    argv = ["docker", "ps", "--quiet", "--filter", f"name=^labkit-{cluster.name}-"]
+def _published(nodes: str) -> list[tuple[str, str, int]]:
+    argv = ["docker", "ps", "--quiet", "--filter", nodes]
     ids = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout.split()
     if not ids:
-        raise ClusterError(f"Docker knows no nodes of cluster {cluster.name!r}.")
+        raise ClusterError(f"Docker knows no nodes with {nodes}.")
     done = subprocess.run(
         ["docker", "inspect", *ids], capture_output=True, text=True, timeout=30, check=False
     )

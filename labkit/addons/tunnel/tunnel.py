@@ -59,6 +59,7 @@ class Tunnel(Addon):
     """
 
     name = "tunnel"
+    marks = (("Namespace", NAMESPACE),)
 
     def __init__(
         self, cluster: Cluster, manifests: str | Path, *, mode: str = "auto", token: str | None = None
@@ -158,6 +159,7 @@ class Tunnel(Addon):
         """Stop the edge, and remove connector, configuration and credentials."""
         if self.edge is not None:
             self.edge.stop()
+        self.refuse_others()
         kube = self.cluster.kube
         if kube.find("Namespace", NAMESPACE) is not None:
             kube.delete("Namespace", NAMESPACE)

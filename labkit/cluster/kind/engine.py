@@ -37,6 +37,11 @@ class Engine(DockerCommand):
 
     refusal = ClusterError
 
+    def kind_clusters(self) -> list[str]:
+        """Names of the kind clusters that have a container which runs, whoever made them."""
+        shown = f'{{{{.Label "{CLUSTER_LABEL}"}}}}'
+        return sorted(set(self.run("ps", "--filter", f"label={CLUSTER_LABEL}", "--format", shown).split()))
+
     def containers(self, cluster: str) -> list[Container]:
         """The node containers of a kind cluster, by name."""
         ids = self.run("ps", "-aq", "--filter", f"label={CLUSTER_LABEL}={cluster}").split()
