@@ -1,8 +1,8 @@
 """What `make test` runs: parts in three lanes side by side, each with its time, and one line of totals at the end.
 
 Much of it is waiting for clusters, so that lanes side by side take little more than half the time of one: embedded clusters
-in the first, kind in the second, and in the third, which leaves the processor to the others, what needs no cluster. The
-first lane prints at once; what the others said is printed when one of their parts ends.
+in the first, the engine and kind in the second, and a third one that leaves the processor to the others. The first lane
+prints at once; what the others said is printed when one of their parts ends.
 """
 
 from __future__ import annotations
@@ -87,10 +87,11 @@ def conformance_part(limit_s: int) -> Part:
 
 
 def first_lane() -> list[Part]:
-    """What runs on embedded clusters; it begins with the programs that others need too."""
-    python = str(BIN / "python")
+    """What needs no cluster but a processor of its own, then everything on embedded clusters."""
     return [
-        Part("build", [python, "-m", "labkit", "build", "--labs"], 3000, built=False),
+        Part("lint", ["make", "-s", "lint"], 300, built=False),
+        pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
+        pytest_part("services", "services", limit_s=600, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1800, busy=True),
         conformance_part(limit_s=1200),
@@ -107,28 +108,27 @@ def commit() -> str:
 
 
 def second_lane() -> list[Part]:
-    """Images for kind, and the labs on it.
+    """The programs that others need, then images for kind, and the labs on it.
 
-    They run where LABKIT_TEST_ENGINE says "required", and need a container engine then. Else each is skipped, with the reason.
+    What needs a container engine runs where LABKIT_TEST_ENGINE says "required". Else each part is skipped, with the
+    reason.
     """
-    python = str(BIN / "python")
-    labs = labs_part("labs-kind", "kind", "reports-kind", 3600)
+    labkit = [str(BIN / "python"), "-m", "labkit"]
+    build = Part("build", [*labkit, "build", "--labs"], 3000, built=False)
     if os.environ.get("LABKIT_TEST_ENGINE") != "required":
         reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
-        return [skipped(name, reason) for name in ("airgap", "engine", "labs-kind")]
+        return [build, *(skipped(name, reason) for name in ("airgap", "engine", "labs-kind"))]
     return [
-        Part("airgap", [python, "-m", "labkit", "airgap", "build"], 3000),
+        build,
+        Part("airgap", [*labkit, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
-        labs,
+        labs_part("labs-kind", "kind", "reports-kind", 3600),
     ]
 
 
 def quiet_lane() -> list[Part]:
-    """What needs no cluster, at a low priority."""
+    """What takes its time, at a low priority: labs that measure do not notice it."""
     return [
-        Part("lint", ["make", "-s", "lint"], 600, built=False),
-        pytest_part("unit", "tests/unit", limit_s=1500, built=False),
-        pytest_part("services", "services", limit_s=900, built=False),
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
     ]

@@ -1,10 +1,11 @@
 """One cluster per provider and session, and an image with Python that both run.
 
-LABKIT_PARITY="kind" runs one provider only.
+LABKIT_PARITY="kind" runs one provider only; --part=TEXT a part of the behaviours, another one for each text (a commit, in CI).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.parity.behaviours import PROVIDERS, Answer
 
 OPTIONS = {"workers": 2, "node_monitor_period_s": 2, "node_monitor_grace_s": 16, "eviction_after_s": 5}
 IMAGE = "parity/hello:v1"
+PARTS = 5
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -60,8 +62,19 @@ def answer(request: pytest.FixtureRequest, cluster: Cluster, record_property: ob
     return expected
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test of a provider waits for its cluster too."""
-    for item in items:
-        if "tests/parity" in str(item.path):
-            item.add_marker(pytest.mark.timeout(1200))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option --part."""
+    parser.addoption("--part", default="", help="run one of several parts of tests/parity, chosen by a text")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose a part, if one is asked for. The first test of a provider waits for its cluster too."""
+    mine = [item for item in items if "tests/parity" in str(item.path)]
+    for item in mine:
+        item.add_marker(pytest.mark.timeout(1200))
+    if text := config.getoption("part", ""):
+        names = sorted({item.originalname for item in mine if isinstance(item, pytest.Function)})
+        chosen = names[int(hashlib.sha256(text.encode()).hexdigest(), 16) % PARTS :: PARTS]
+        others = [i for i in mine if isinstance(i, pytest.Function) and i.originalname not in chosen]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
