@@ -6,11 +6,13 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from heapq import heappop, heappush
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from labkit.conformance.results import FAILED, PASSED, Result, merged, short
+from labkit.conformance.results import FAILED, PASSED, Account, Result, merged, short
 from labkit.conformance.specs import Spec
 
 _MESSAGE = 160
@@ -25,23 +27,42 @@ def folder() -> Path:
 
 def load(provider: str) -> dict[str, Result]:
     """Text of a spec → its recorded result; empty where nothing was recorded."""
-    file = folder() / f"{provider}.json"
-    if not file.exists():
-        return {}
-    raw = json.loads(file.read_text())
-    found = [Result(text, state, seconds, message) for text, state, seconds, message in raw["results"]]
+    found = [
+        Result(text, state, seconds, message) for text, state, seconds, message in _read(provider)["results"]
+    ]
     return {result.text: result for result in found}
 
 
-def save(provider: str, results: Iterable[Result]) -> None:
-    """Record results; those of other specs stay as they are."""
+def account(provider: str) -> tuple[Account | None, int]:
+    """The last whole run that was recorded, and how many results were recorded after it."""
+    raw = _read(provider)
+    return (Account(**raw["run"]) if raw["run"] else None), raw["later"]
+
+
+def _read(provider: str) -> dict[str, Any]:
+    file = folder() / f"{provider}.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return {"results": [], "run": None, "later": 0, **known}
+
+
+def save(provider: str, results: Iterable[Result], run: Account | None = None) -> None:
+    """Record results; those of other specs stay as they are.
+
+    Args:
+        run: what they are all of; None where they are of several runs, or of a part of the suite.
+    """
+    new, before = list(results), _read(provider)
     rows = [
         [r.text, r.state, round(r.seconds, 1), short(r.message, _MESSAGE)]
-        for r in merged(load(provider).values(), results)
+        for r in merged(load(provider).values(), new)
     ]
+    whole = run is not None and run.specs == len(rows)
+    facts = asdict(run) if run is not None and whole else before["run"]
+    later = 0 if whole else before["later"] + len(new)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     folder().mkdir(exist_ok=True)
-    (folder() / f"{provider}.json").write_text(f'{{"results": [\n{lines}\n]}}\n')
+    head = f'"run": {json.dumps(facts, ensure_ascii=False)}, "later": {later}'
+    (folder() / f"{provider}.json").write_text(f'{{{head}, "results": [\n{lines}\n]}}\n')
 
 
 def reasons(provider: str) -> dict[str, str]:

@@ -75,9 +75,7 @@ def page() -> str:
         "against labkit's clusters. `labkit conformance --record` writes this page; `make conformance` runs "
         "the tests on your machine.",
         "",
-        "Each spec stands here with its latest recorded result. The records were gathered in several runs, "
-        "by root and by an ordinary user, and over several versions of labkit: they are not those of one "
-        "whole run.",
+        "Each spec stands here with its latest recorded result.",
     ]
     for provider in sorted(file.stem for file in records.folder().glob("*.json")):
         lines += _provider(provider)
@@ -86,7 +84,7 @@ def page() -> str:
 
 def _provider(provider: str) -> list[str]:
     results, known = list(records.load(provider).values()), records.reasons(provider)
-    out = ["", f"## {provider}"]
+    out = ["", f"## {provider}", "", _origin(provider)]
     groups = {"Conformance": [r for r in results if CONFORMANCE in r.text]}
     groups["HorizontalPodAutoscaler"] = [r for r in results if CONFORMANCE not in r.text]
     for name, group in groups.items():
@@ -103,6 +101,14 @@ def _provider(provider: str) -> list[str]:
         if chosen:
             out += ["", f"### {title}", "", *(f"* {_code(r.text)}: {_plain(r.message)}" for r in chosen)]
     return out
+
+
+def _origin(provider: str) -> str:
+    """Which runs the results are of."""
+    run, later = records.account(provider)
+    if run is None:
+        return "The results are of several runs, some by root, and over several versions of labkit."
+    return f"{run}" + (f" {later} results are of later runs." if later else "")
 
 
 def _counts(results: list[Result], known: Mapping[str, str]) -> list[str]:

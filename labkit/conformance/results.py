@@ -36,16 +36,49 @@ class Result:
         return Spec.of(self.text).area
 
 
+@dataclass(frozen=True)
+class Account:
+    """What a run was.
+
+    Attributes:
+        specs, parallel: how many, and how many at a time.
+        user: who ran it, in words.
+        memory_before_mb, memory_after_mb: of the cluster.
+        damage: what was otherwise different after it, "" when nothing was.
+    """
+
+    date: str
+    specs: int
+    parallel: int
+    user: str
+    cpus: int
+    minutes: float
+    memory_before_mb: int
+    memory_after_mb: int
+    damage: str
+
+    def __str__(self) -> str:
+        growth = self.memory_after_mb / max(1, self.memory_before_mb) - 1
+        return (
+            f"{self.specs} specs in one run of {self.minutes:.0f} min on {self.date}, by {self.user}, "
+            f"{self.parallel} at a time, on {self.cpus} CPUs. The cluster's memory was "
+            f"{self.memory_before_mb} MB before and {self.memory_after_mb} MB after it ({growth:+.0%}); "
+            f"{self.damage or 'no component was restarted, and nothing was left'}."
+        )
+
+
 class Store:
     """Results in a folder: results.jsonl, of which the last line of a spec counts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / "results.jsonl"
+        self._account = folder / "run.json"
 
     def clear(self) -> None:
         """Forget all results."""
         self._file.unlink(missing_ok=True)
+        self._account.unlink(missing_ok=True)
         for log in self.folder.glob("logs/*.log"):
             log.unlink()
 
@@ -54,6 +87,17 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._file.open("a") as stream:
             stream.write(json.dumps(asdict(result)) + "\n")
+
+    def conclude(self, account: Account) -> None:
+        """Keep what the run was."""
+        self._account.write_text(json.dumps(asdict(account), indent=1))
+
+    def account(self) -> Account | None:
+        """What the run was that all results are of; None where they are of several."""
+        if not self._account.exists():
+            return None
+        found = Account(**json.loads(self._account.read_text()))
+        return found if found.specs == len(self.results()) else None
 
     def results(self) -> dict[str, Result]:
         """Text of a spec → its latest result. A line that was cut off does not count."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from labkit.cluster.phases import phase, shown
 from labkit.cluster.providers import open_cluster
 from labkit.conformance import containers, images, records, report, specs
 from labkit.conformance.health import Health
-from labkit.conformance.results import FAILED, Result, Store
+from labkit.conformance.results import FAILED, Account, Result, Store
 from labkit.conformance.run import Runner
 from labkit.conformance.specs import Spec
 from labkit.errors import ConfigError
@@ -89,6 +92,7 @@ class Session:
         if not choice.resume and not choice.failed:
             self.store.clear()
         known = {text: result.seconds for text, result in records.load(self.provider).items()}
+        begin = time.monotonic()
         with self._running() as cluster:
             self._provide(cluster)
             before = Health.of(cluster)
@@ -102,13 +106,22 @@ class Session:
             finally:
                 self._write(say)
             damage = before.damage(cluster, memory=not choice.slice_of)
+            after = Health.of(cluster)
+        self.store.conclude(
+            Account(
+                f"{date.today():%Y-%m-%d}", len(todo), processes,
+                "root" if os.geteuid() == 0 else "an ordinary user", os.cpu_count() or 1,
+                (time.monotonic() - begin) / 60, before.memory_bytes // 10**6, after.memory_bytes // 10**6,
+                "; ".join(damage),
+            )
+        )  # fmt: skip
         judged = self._failed(todo) if choice.passing or choice.slice_of else []
         regressions = [f"{spec.text} failed, and passed before" for spec in judged]
         return "; ".join([*regressions, *damage])
 
     def record(self) -> None:
         """Keep the results among the sources, and write the page of them."""
-        records.save(self.provider, self.store.results().values())
+        records.save(self.provider, self.store.results().values(), self.store.account())
         report.write_page()
 
     @contextmanager

@@ -16,7 +16,7 @@ import pytest
 
 from labkit.airgap.context import dockerfile
 from labkit.conformance import containers, images, records, report
-from labkit.conformance.results import FAILED, PASSED, SKIPPED, Result, Store
+from labkit.conformance.results import FAILED, PASSED, SKIPPED, Account, Result, Store
 from labkit.conformance.run import Runner
 from labkit.conformance.specs import CONFORMANCE, Spec, chosen, listed
 from labkit.errors import ConfigError
@@ -182,6 +182,28 @@ def test_recorded_reasons_are_explained_and_of_recorded_specs() -> None:
         known = records.reasons(file.stem)
         assert set(known.values()) <= set(explained)
         assert set(known) <= set(records.load(file.stem))
+
+
+def test_only_a_whole_run_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "folder", lambda: tmp_path / "records")
+    store = Store(tmp_path / "run")
+    for text in (POD, ALONE):
+        store.add(Result(text, PASSED, 1.0))
+    whole = Account("2030-01-02", 2, 3, "an ordinary user", 4, 61.0, 500, 530, "")
+    store.conclude(whole)
+    records.save("kind", store.results().values(), store.account())
+    assert records.account("kind") == (whole, 0)
+    assert "2 specs in one run of 61 min" in str(whole) and "(+6%); no component" in str(whole)
+    store.add(Result(OTHER, PASSED, 1.0))  # of another run
+    assert store.account() is None
+    records.save("kind", [Result(POD, FAILED, 1.0, "no")], store.account())
+    assert records.account("kind") == (whole, 1)
+    assert {text: result.state for text, result in records.load("kind").items()} == {
+        POD: FAILED,
+        ALONE: PASSED,
+    }
+    store.clear()
+    assert store.account() is None and records.account("nowhere") == (None, 0)
 
 
 def test_page_is_what_the_records_say() -> None:
