@@ -117,11 +117,12 @@ def second_lane() -> list[Part]:
     build = Part("build", [*labkit, "build", "--labs"], 3000, built=False)
     if os.environ.get("LABKIT_TEST_ENGINE") != "required":
         reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
-        return [build, *(skipped(name, reason) for name in ("airgap", "engine", "labs-kind"))]
+        return [build, *(skipped(name, reason) for name in ("airgap", "engine", "parity", "labs-kind"))]
     return [
         build,
         Part("airgap", [*labkit, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
+        pytest_part("parity", "tests/parity", f"--part={commit()}", limit_s=1500, busy=True),
         labs_part("labs-kind", "kind", "reports-kind", 3600),
     ]
 

@@ -82,6 +82,8 @@ def test_logs_and_shell(cluster: KindCluster) -> None:
         [*run, "logs", "kube-scheduler", "-c", cluster.name, "--tail", "5"], capture_output=True, text=True
     )
     assert log.returncode == 0 and log.stdout
+    inside = cluster.engine.exec(cluster.directory.control_plane, "crictl", "ps", "--name", "kube-scheduler")
+    assert "Running" in inside
     wrong = subprocess.run([*run, "logs", "nobody", "-c", cluster.name], capture_output=True, text=True)
     assert wrong.returncode == 2 and "node-worker-1" in wrong.stderr
     inside = subprocess.run(
