@@ -72,8 +72,7 @@ class Session:
             passing = set(records.passing(self.provider))
             found = [spec for spec in found if spec.text in passing]
         if choice.slice_of:
-            seconds = {text: result.seconds for text, result in records.load(self.provider).items()}
-            found = records.part(found, seconds, choice.slice_of, choice.slice_s)
+            found = records.part(found, _seconds(self.provider), choice.slice_of, choice.slice_s)
         before = self.store.results()
         if choice.failed:
             found = [spec for spec in found if spec.text in before and before[spec.text].state == FAILED]
@@ -91,7 +90,7 @@ class Session:
         todo = self.chosen(choice)
         if not choice.resume and not choice.failed:
             self.store.clear()
-        known = {text: result.seconds for text, result in records.load(self.provider).items()}
+        known = _seconds("embedded") | _seconds(self.provider)  # a guess is better than none
         begin = time.monotonic()
         with self._running() as cluster:
             self._provide(cluster)
@@ -158,6 +157,11 @@ class Session:
         table = report.table(results, records.reasons(self.provider))
         (self.store.folder / "table.txt").write_text(table)
         say(table)
+
+
+def _seconds(provider: str) -> dict[str, float]:
+    """Text of a spec → how long it took when it was recorded."""
+    return {text: result.seconds for text, result in records.load(provider).items()}
 
 
 def _line(result: Result, done: int, count: int, left_s: float) -> str:
