@@ -117,7 +117,7 @@ def test_localhost_is_the_pods_own(cluster: Cluster) -> None:
         for name in ("one", "two"):
             space.ready(name)
             get = ("curl", "-sS", "--max-time", "5", "http://localhost/")
-            assert until(lambda name=name, get=get: space.exec(name, *get), 15, name).split()[0] == name
+            assert until(lambda name=name, get=get: space.exec(name, *get), 60, name).split()[0] == name
 
 
 def test_pod_calls_the_api_with_its_service_account(cluster: Cluster) -> None:
