@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from labkit.errors import ClusterError
+from labkit.phases import end_on_sigterm
 
 _FOLDER = Path("build/conformance")
 
@@ -40,6 +41,7 @@ def conformance(
     """Judge a cluster by Kubernetes' own conformance tests."""
     from labkit.conformance.session import Choice, Session
 
+    end_on_sigterm()
     session = Session(provider, cluster, folder / provider)
     choice = Choice(focus, skip, hpa, resume, failed, passing, slice_, slice_seconds)
     if list_:

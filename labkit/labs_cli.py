@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from labkit.errors import ConfigError
 from labkit.labs.metadata import PROVIDERS, SPEEDS, Lab, find_labs, notebooks_dir
+from labkit.phases import end_on_sigterm
 
 
 def run(
@@ -68,7 +67,7 @@ def run(
     from labkit.labs.times import record
 
     options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns, second_try)
-    _end_on_sigterm()
+    end_on_sigterm()
     site = ClusterSite(cluster, provider)
     if not all(lab.skip_reason(provider) for lab in chosen):
         # Minutes at the first time, which no lab's time limit is made for.
@@ -161,12 +160,3 @@ def _nice(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def _end_on_sigterm() -> None:
-    """A terminated run cleans up like an interrupted one."""
-
-    def stop(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)

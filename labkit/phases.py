@@ -1,13 +1,15 @@
-"""What a longer piece of work does, phase by phase, and how that is shown."""
+"""What a longer piece of work does, phase by phase, how that is shown, and how it ends early."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import IO, Any, Literal
 
 from labkit.errors import LabkitError
@@ -162,3 +164,12 @@ def shown(stream: IO[str] | None = None) -> Iterator[Listener]:
             yield live
     else:
         yield Plain(target)
+
+
+def end_on_sigterm() -> None:
+    """Let long work clean up when it is terminated, as it does when it is interrupted."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
