@@ -128,7 +128,7 @@ class Session:
         if self.cluster:
             yield open_cluster(self.cluster, self.provider)
             return
-        made = up(CLUSTER, self.provider)
+        made = up(CLUSTER if self.provider == "embedded" else f"{CLUSTER}-{self.provider}", self.provider)
         try:
             yield made
         finally:
