@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labkit.labs.turns import turn
@@ -26,6 +27,7 @@ TURNS = OUT / "turns"
 SLICE_S = "150"
 QUIETLY = ["nice", "-n", "10"]
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
+LABKIT = [str(BIN / "python"), "-m", "labkit"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
         name,
         "--second-try",
     ]
-    return Part(name, [str(BIN / "python"), "-m", "labkit", *argv], limit_s, ROOT / report / "junit.xml")
+    return Part(name, [*LABKIT, *argv], limit_s, ROOT / report / "junit.xml")
 
 
 def conformance_part(limit_s: int) -> Part:
@@ -83,7 +85,7 @@ def conformance_part(limit_s: int) -> Part:
     folder = OUT / "conformance"
     argv = ["conformance", "--slice", commit(), "--slice-seconds", SLICE_S, "--folder", str(folder)]
     junit = folder / "embedded" / "junit.xml"
-    return Part("conformance", [str(BIN / "python"), "-m", "labkit", *argv], limit_s, junit, busy=True)
+    return Part("conformance", [*LABKIT, *argv], limit_s, junit, busy=True)
 
 
 def first_lane() -> list[Part]:
@@ -113,14 +115,13 @@ def second_lane() -> list[Part]:
     What needs a container engine runs where LABKIT_TEST_ENGINE says "required". Else each part is skipped, with the
     reason.
     """
-    labkit = [str(BIN / "python"), "-m", "labkit"]
-    build = Part("build", [*labkit, "build", "--labs"], 3000, built=False)
+    build = Part("build", [*LABKIT, "build", "--labs"], 3000, built=False)
     if os.environ.get("LABKIT_TEST_ENGINE") != "required":
         reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
         return [build, *(skipped(name, reason) for name in ("airgap", "engine", "parity", "labs-kind"))]
     return [
         build,
-        Part("airgap", [*labkit, "airgap", "build"], 3000),
+        Part("airgap", [*LABKIT, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
         pytest_part("parity", "tests/parity", f"--part={commit()}", limit_s=1500, busy=True),
         labs_part("labs-kind", "kind", "reports-kind", 3600),
@@ -129,10 +130,11 @@ def second_lane() -> list[Part]:
 
 def quiet_lane() -> list[Part]:
     """What takes its time, at a low priority: labs that measure do not notice it."""
-    return [
+    parts = [
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
     ]
+    return [replace(part, command=[*QUIETLY, *part.command]) for part in parts]
 
 
 def skipped(name: str, reason: str) -> Part:
@@ -173,15 +175,16 @@ class Runner:
     def __init__(self, lanes: list[list[Part]]) -> None:
         self.rows: list[tuple[str, float, bool, tuple[int, int, int]]] = []
         self._lanes = lanes
-        self._ended, self._built, self._unbuilt = (threading.Event() for _ in range(3))
+        self._ended = threading.Event()
+        self._built: Future[bool] = Future()
         self._processes: list[subprocess.Popen[bytes]] = []
         if not any(part.name == "build" for lane in lanes for part in lane):
-            self._built.set()
+            self._built.set_result(True)
 
     def run(self) -> None:
         """Run all lanes, until the last has ended."""
         first, *others = self._lanes
-        threads = [threading.Thread(target=self._lane, args=[lane, lane is others[-1]]) for lane in others]
+        threads = [threading.Thread(target=self._lane, args=[lane]) for lane in others]
         try:
             for thread in threads:
                 thread.start()
@@ -196,41 +199,40 @@ class Runner:
             for process in self._processes:
                 stop(process)
 
-    def _lane(self, parts: list[Part], quiet: bool) -> None:
+    def _lane(self, parts: list[Part]) -> None:
         """A lane beside the first; each part's output is printed when it has ended."""
         for part in parts:
             if self._may_begin(part):
                 log = OUT / f"{part.name}.log"
                 with log.open("wb") as stream:
-                    self._part(part, stream.fileno(), quiet)
+                    self._part(part, stream.fileno())
                 said = log.read_text(errors="replace")
                 print(f"\n=== {part.name} (beside the others) ===\n{said}", flush=True)
 
     def _may_begin(self, part: Part) -> bool:
         """Wait for the programs that a part needs; False when it will never have them."""
-        while part.built and not self._built.wait(1):
-            if self._unbuilt.is_set() or self._ended.is_set():
-                return False
-        return not self._ended.is_set()
+        return (not part.built or self._built.result()) and not self._ended.is_set()
 
-    def _part(self, part: Part, output: int | None = None, quiet: bool = False) -> None:
+    def _part(self, part: Part, output: int | None = None) -> None:
         """Run a part to its end or its limit."""
         if part.junit:
             part.junit.unlink(missing_ok=True)
-        with turn(TURNS, alone=False) if part.busy else contextlib.nullcontext():
-            begin = time.monotonic()
-            process = self._start([*(QUIETLY if quiet else []), *part.command], output)
-            try:
-                ok = process.wait(part.limit_s) == 0
-            except subprocess.TimeoutExpired:
-                ok = False
-                print(f"{part.name}: not finished after {part.limit_s} s, ended", flush=True)
-            finally:
-                stop(process)
-        if not self._ended.is_set():
-            self.rows.append((part.name, time.monotonic() - begin, ok, count(part.junit, ok)))
+        ok = False
+        try:
+            with turn(TURNS, alone=False) if part.busy else contextlib.nullcontext():
+                begin = time.monotonic()
+                process = self._start(part.command, output)
+                try:
+                    ok = process.wait(part.limit_s) == 0
+                except subprocess.TimeoutExpired:
+                    print(f"{part.name}: not finished after {part.limit_s} s, ended", flush=True)
+                finally:
+                    stop(process)
+            if not self._ended.is_set():
+                self.rows.append((part.name, time.monotonic() - begin, ok, count(part.junit, ok)))
+        finally:
             if part.name == "build":
-                (self._built if ok else self._unbuilt).set()
+                self._built.set_result(ok)
 
     def _start(self, command: list[str], output: int | None) -> subprocess.Popen[bytes]:
         """A process in a group of its own, which ends with the run."""

@@ -37,30 +37,32 @@ def node_image(listener: Listener, docker: Docker | None = None) -> str:
     return build([NODE], listener, docker=docker)[NODE]
 
 
-def ensure_image(
-    name: str, listener: Listener, docker: Docker | None = None, known: Catalogue | None = None
-) -> str:
-    """Let Docker have an image under upstream's name for it. One that it already has is left as it is.
+def ensure_image(name: str, listener: Listener) -> str:
+    """The same as `ensure_images` for one image; returns its name."""
+    ensure_images([name], listener)
+    return name
+
+
+def ensure_images(names: Sequence[str], listener: Listener, known: Catalogue | None = None) -> None:
+    """Let Docker have images under upstream's names for them. Those that it already has are left as they are.
 
     Args:
-        name: such as "quay.io/metallb/speaker:v0.16.2".
+        names: such as "quay.io/metallb/speaker:v0.16.2".
         known: the images that there are; by default those of `catalogue`.
-
-    Returns:
-        The name.
 
     Raises:
         ImageError: labkit does not make such an image.
-        AcquireError, MachineError: it cannot be made.
+        AcquireError, MachineError: one cannot be made.
     """
-    engine, known = docker or Docker(), known or catalogue()
-    spec = known.named(name)
-    has = engine.inspect([name]).get(name)
-    if has is not None and not _own(has):
-        return name
-    tag = build([spec.short], listener, docker=engine, known=known)[spec.short]
-    engine.tag(tag, name)
-    return name
+    engine, known = Docker(), known or catalogue()
+    short = {name: known.named(name).short for name in names}
+    has = engine.inspect(names)
+    mine = [name for name in names if name not in has or _own(has[name])]
+    if not mine:
+        return
+    tags = build([short[name] for name in mine], listener, docker=engine, known=known)
+    for name in mine:
+        engine.tag(tags[short[name]], name)
 
 
 def build(

@@ -151,8 +151,8 @@ class ExistingCluster(Cluster):
         local = self._local()
         if local is not None:
             return local.build_image(path, tag, build_args)
-        if self.their_kind is not None and not self.image_gap():
-            return self.their_kind.build_image(path, tag, build_args, self._ready())
+        if self.their_kind is not None and not self.their_kind.lacks(ready := self._ready()):
+            return self.their_kind.build_image(path, tag, build_args, ready)
         registry = self._facts().get("registry", "")
         if not registry:
             raise ImageError(
@@ -172,8 +172,8 @@ class ExistingCluster(Cluster):
         local = self._local()
         if local is not None:
             local.provide_image(name, listener)
-        elif self.their_kind is not None and not self.image_gap():
-            self.their_kind.provide_image(name, self._ready(), listener)
+        elif self.their_kind is not None and not self.their_kind.lacks(ready := self._ready()):
+            self.their_kind.provide_image(name, ready, listener)
 
     def image_gap(self) -> str:
         """See Cluster.image_gap. A registry alone fills it not: the labs' manifests do not name one."""

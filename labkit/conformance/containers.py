@@ -38,10 +38,7 @@ def provide(cluster: KindCluster, names: Sequence[str], listener: Listener) -> N
 
 def _built(cluster: KindCluster, names: Sequence[str], listener: Listener) -> str:
     """Build them all and load them into all nodes."""
-    known = catalogue(names)
-    airgap.build(names, listener, known=known)  # all at once: what programs share is compiled once
-    for name in names:
-        airgap.ensure_image(name, listener, known=known)
+    airgap.ensure_images(names, listener, catalogue(names))
     with phase("loading", listener, "the suite's images") as step:
         cluster.load_images(names, step, everywhere=True)
     return names[0]

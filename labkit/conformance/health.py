@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from labkit.cluster import Cluster
 
 MEMORY_GROWTH = 0.10
-_MEMORY = "memory"
 _SETTLE_S = 60.0
 _COLLECT_S = 420.0
 """Go gives memory back after a collection that it forces every two minutes; etcd compacts every five."""
@@ -41,31 +40,32 @@ class Health:
             frozenset(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods),
         )
 
-    def damage(self, cluster: Cluster, *, memory: bool = True) -> list[str]:
-        """What is different after a run; empty when nothing is.
-
-        It waits a minute for what is about to go, and seven for memory.
+    def settled(self, cluster: Cluster, *, memory: bool = True) -> Health:
+        """The health after a run: a minute is waited for what is about to go, and seven for memory.
 
         Args:
             memory: whether its growth counts; a cluster that has just been made grows with its first tasks.
         """
         begin = time.monotonic()
-        while found := self._difference(Health.of(cluster), memory):
-            only_memory = all(each.startswith(_MEMORY) for each in found)
-            if time.monotonic() - begin > (_COLLECT_S if only_memory else _SETTLE_S):
-                return found
+        while True:
+            now = Health.of(cluster)
+            patience_s = _SETTLE_S if self.damage(now) else _COLLECT_S if memory and self.growth(now) else 0.0
+            if time.monotonic() - begin > patience_s:
+                return now
             time.sleep(5)
-        return []
 
-    def _difference(self, now: Health, memory: bool) -> list[str]:
+    def damage(self, now: Health) -> list[str]:
+        """What is different from this, but memory; empty when nothing is."""
         found = [
             f"{name} was restarted {count - self.restarts.get(name, 0)} times"
             for name, count in now.restarts.items()
             if count > self.restarts.get(name, 0)
         ]
         found += [f"namespace {name} is left" for name in sorted(now.namespaces - self.namespaces)]
-        found += [f"pod {name} is left" for name in sorted(now.pods - self.pods)]
-        if memory and now.memory_bytes > self.memory_bytes * (1 + MEMORY_GROWTH):
-            before, after = self.memory_bytes / 1e6, now.memory_bytes / 1e6
-            found.append(f"{_MEMORY} grew from {before:.0f} to {after:.0f} MB")
-        return found
+        return found + [f"pod {name} is left" for name in sorted(now.pods - self.pods)]
+
+    def growth(self, now: Health) -> list[str]:
+        """That memory has grown, if it has by more than a cluster may."""
+        if now.memory_bytes <= self.memory_bytes * (1 + MEMORY_GROWTH):
+            return []
+        return [f"memory grew from {self.memory_bytes / 1e6:.0f} to {now.memory_bytes / 1e6:.0f} MB"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,20 +44,10 @@ class Recipe:
         Links to what Debian or busybox have themselves are for bundles alone.
         """
         made = {*self.programs, *self.files}
-        return {
-            "names": [name],
-            "about": "for Kubernetes' end-to-end tests",
-            "base": self.base,
-            "packages": list(self.packages),
-            "programs": self.programs,
-            "files": self.files,
-            "links": {path: to for path, to in self.links.items() if to in made},
-            "entrypoint": list(self.entrypoint),
-            "cmd": list(self.cmd),
-            "user": self.user,
-            "setuid": list(self.setuid),
-            "part": True,
-        }
+        known = {key: value for key, value in asdict(self).items() if key != "standins"}
+        links = {path: to for path, to in self.links.items() if to in made}
+        about = "for Kubernetes' end-to-end tests"
+        return {**known, "names": [name], "about": about, "links": links, "part": True}
 
 
 def recipes() -> dict[str, Recipe]:

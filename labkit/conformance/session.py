@@ -104,19 +104,24 @@ class Session:
                     runner.run(again, 1, lambda *told: say(_line(*told)))
             finally:
                 self._write(say)
-            damage = before.damage(cluster, memory=not choice.slice_of)
-            after = Health.of(cluster)
+            after = before.settled(cluster, memory=not choice.slice_of)
+        damage, growth = before.damage(after), [] if choice.slice_of else before.growth(after)
         self.store.conclude(
             Account(
-                f"{date.today():%Y-%m-%d}", len(todo), processes,
-                "root" if os.geteuid() == 0 else "an ordinary user", os.cpu_count() or 1,
-                (time.monotonic() - begin) / 60, before.memory_bytes // 10**6, after.memory_bytes // 10**6,
-                "; ".join(found for found in damage if not found.startswith("memory")),
+                date=f"{date.today():%Y-%m-%d}",
+                specs=len(todo),
+                parallel=processes,
+                user="root" if os.geteuid() == 0 else "an ordinary user",
+                cpus=os.cpu_count() or 1,
+                minutes=(time.monotonic() - begin) / 60,
+                memory_before_mb=before.memory_bytes // 10**6,
+                memory_after_mb=after.memory_bytes // 10**6,
+                damage="; ".join(damage),
             )
-        )  # fmt: skip
+        )
         judged = self._failed(todo) if choice.passing or choice.slice_of else []
         regressions = [f"{spec.text} failed, and passed before" for spec in judged]
-        return "; ".join([*regressions, *damage])
+        return "; ".join([*regressions, *damage, *growth])
 
     def record(self) -> None:
         """Keep the results among the sources, and write the page of them."""

@@ -56,6 +56,9 @@ class NoCluster:
     def nodes(self) -> list[Any]:
         return []
 
+    def underlying(self) -> NoCluster:
+        return self
+
 
 def tunnel(**options: Any) -> Tunnel:
     return Tunnel(NoCluster(), MANIFESTS, **options)  # type: ignore[arg-type]

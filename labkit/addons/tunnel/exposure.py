@@ -13,6 +13,7 @@ from labkit.cluster import Cluster
 from labkit.cluster.embedded import EmbeddedCluster
 from labkit.cluster.existing import ExistingCluster
 from labkit.cluster.kind.engine import CLUSTER_LABEL
+from labkit.cluster.kind.state import KindDirectory
 from labkit.cluster.processes import cluster_pids
 from labkit.errors import ClusterError
 
@@ -32,13 +33,13 @@ def listening(cluster: Cluster) -> pd.DataFrame:
     Raises:
         ClusterError: it cannot be told for this provider.
     """
-    here = cluster.underlying() if isinstance(cluster, ExistingCluster) else cluster
+    here = cluster.underlying()
     if isinstance(here, EmbeddedCluster):
         rows = _own_sockets(here)
     elif isinstance(here, ExistingCluster) and here.their_kind is not None:
-        rows = _published(f"label={CLUSTER_LABEL}={here.their_kind.name}")
+        rows = _published(here.their_kind.name)
     elif here.provider == "kind":
-        rows = _published(f"name=^labkit-{here.name}-")
+        rows = _published(KindDirectory(here.name).kind_name)
     else:
         raise ClusterError(
             f"What a cluster of provider {here.provider!r} opens is not known here.",
@@ -79,11 +80,11 @@ def _own_sockets(cluster: EmbeddedCluster) -> list[tuple[str, str, int]]:
     return rows
 
 
-def _published(nodes: str) -> list[tuple[str, str, int]]:
-    argv = ["docker", "ps", "--quiet", "--filter", nodes]
+def _published(kind_name: str) -> list[tuple[str, str, int]]:
+    argv = ["docker", "ps", "--quiet", "--filter", f"label={CLUSTER_LABEL}={kind_name}"]
     ids = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout.split()
     if not ids:
-        raise ClusterError(f"Docker knows no nodes with {nodes}.")
+        raise ClusterError(f"Docker knows no nodes of the kind cluster {kind_name!r}.")
     done = subprocess.run(
         ["docker", "inspect", *ids], capture_output=True, text=True, timeout=30, check=False
     )
