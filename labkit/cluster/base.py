@@ -260,9 +260,14 @@ class Cluster(NodeCare):
             offered = ", ".join(f"{p['port']} {p.get('name', '')}".strip() for p in ports)
             raise ClusterError(f"Service {service!r} has no port {port!r}.", f"It has: {offered or 'none'}.")
         scheme = "https" if chosen[0]["port"] == 443 or chosen[0].get("name") == "https" else "http"
-        host, number = self._reach(obj, int(chosen[0]["port"]))
+        wanted = int(chosen[0]["port"])
+        host, number = self._reach(obj, wanted)
+
+        def answers() -> bool:
+            return self._leads_on(obj, wanted) and serves(host, number)
+
         with suppress(WaitTimeout):
-            wait_for(lambda: serves(host, number) or not self._has_ready_pods(obj), _PROXY_S, "")
+            wait_for(lambda: answers() or not self._has_ready_pods(obj), _PROXY_S, "")
         return f"{scheme}://{host}:{number}"
 
     def _has_ready_pods(self, service: dict[str, Any]) -> bool:
@@ -285,6 +290,10 @@ class Cluster(NodeCare):
     @abstractmethod
     def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
         """Host and port at which this process reaches a Service's port."""
+
+    def _leads_on(self, service: dict[str, Any], port: int) -> bool:  # noqa: ARG002
+        """Whether the Service proxy knows a pod for that port, as far as a connection does not show it."""
+        return True
 
     @abstractmethod
     def add_worker(

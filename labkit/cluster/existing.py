@@ -243,10 +243,12 @@ class ExistingCluster(Cluster):
     def _server(file: Path) -> str:
         return str(yaml.safe_load(file.read_text())["clusters"][0]["cluster"]["server"])
 
-    def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
+    def url(self, service: str, namespace: str = "default", port: int | str | None = None) -> str:
+        """See Cluster.url. A cluster of labkit's on this machine knows its own way."""
         local = self._local()
-        if local is not None:
-            return local._reach(service, port)
+        return super().url(service, namespace, port) if local is None else local.url(service, namespace, port)
+
+    def _reach(self, service: dict[str, Any], port: int) -> tuple[str, int]:
         meta = service["metadata"]
         if dig(service, "spec.clusterIP", "") in ("", "None"):
             raise ClusterError(

@@ -270,6 +270,17 @@ def test_a_forward_ends_with_its_process(cluster: KindCluster) -> None:
     until(lambda: not accepts("127.0.0.1", port), 15, "nothing listens any more")
 
 
+def test_a_service_counts_as_led_on_once_kube_proxy_has_its_rule(cluster: KindCluster) -> None:
+    with namespace(cluster) as space:
+        space.apply(service("web", 80, 8080))
+        [web] = space.items("services", "")
+        assert not cluster._leads_on(web, 80)  # no pod is behind it
+        space.apply(server_deployment("web", 1))
+        space.rolled("deployment/web")
+        until(lambda: cluster._leads_on(web, 80), 30, "a rule for the Service")
+        assert not cluster._leads_on(web, 81)
+
+
 def test_the_existing_provider_uses_it_and_leaves_it(cluster: KindCluster, engine: Engine) -> None:
     server = yaml.safe_load(cluster.kubeconfig.read_text())["contexts"][0]["name"]
     with pytest.raises(ConfigError, match=f"Contexts there: {server}"):

@@ -168,6 +168,12 @@ class KindCluster(Cluster):
         given = [entry["ip"] for entry in dig(service, "status.loadBalancer.ingress", []) if entry.get("ip")]
         return (given[0], port) if given else (node, self._relay.port(address, port))
 
+    def _leads_on(self, service: dict[str, Any], port: int) -> bool:
+        address = dig(service, "spec.clusterIP", "")
+        if not has_route(self._address_of_control_plane()):
+            return True
+        return self._relay.leads_on(address, port)
+
     @cached_property
     def _relay(self) -> Relay:
         return Relay(self.engine, self.directory.control_plane)

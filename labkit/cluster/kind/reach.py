@@ -8,6 +8,7 @@ balances each of them. Without a route (Docker Desktop, rootless Docker) `kubect
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 
 from labkit.cluster.kind.engine import Engine
@@ -17,6 +18,7 @@ from labkit.errors import ClusterError
 FIRST_PORT, PORTS = 20000, 9000
 _API_PORT = 6443
 _PROXY = "/lib/systemd/systemd-socket-proxyd"
+_PROXY_CHAIN = "-A KUBE-SERVICES "
 _TRIES = 20
 
 
@@ -39,6 +41,16 @@ class Relay:
             if known is None:
                 known = self._known[address, port] = self._open(address, port)
             return known
+
+    def leads_on(self, address: str, port: int) -> bool:
+        """Whether kube-proxy on the node passes connections to that ClusterIP and port on to a pod.
+
+        Until it does they leave the node, and somebody on the network may take them: a node whose kube-proxy
+        writes other rules than those of iptables (kind's default) is believed.
+        """
+        rules = self._engine.attempt("exec", self._container, "iptables-save", "-t", "nat").stdout
+        passed_on = re.compile(rf"-d {re.escape(address)}/32 .*--dport {port} -j KUBE-SVC-")
+        return _PROXY_CHAIN not in rules or passed_on.search(rules) is not None
 
     def forget(self) -> None:
         """After the node was started anew its sockets are gone."""
