@@ -89,11 +89,9 @@ def conformance_part(limit_s: int) -> Part:
 
 
 def first_lane() -> list[Part]:
-    """What needs no cluster but a processor of its own, then everything on embedded clusters."""
+    """The code's form, then everything on embedded clusters."""
     return [
         Part("lint", ["make", "-s", "lint"], 300, built=False),
-        pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
-        pytest_part("services", "services", limit_s=600, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1800, busy=True),
         conformance_part(limit_s=1200),
@@ -129,8 +127,10 @@ def second_lane() -> list[Part]:
 
 
 def quiet_lane() -> list[Part]:
-    """What takes its time, at a low priority: labs that measure do not notice it."""
+    """What needs no cluster, at a low priority: labs that measure do not notice it."""
     parts = [
+        pytest_part("unit", "-n2", "tests/unit", limit_s=1800, built=False),
+        pytest_part("services", "services", limit_s=1200, built=False),
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
     ]

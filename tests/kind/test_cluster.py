@@ -271,11 +271,12 @@ def test_a_forward_ends_with_its_process(cluster: KindCluster) -> None:
 
 
 def test_a_service_counts_as_led_on_once_kube_proxy_has_its_rule(cluster: KindCluster) -> None:
+    cluster.build_image(ROOT / "services/hello", "t-kind/hello:v2")
     with namespace(cluster) as space:
         space.apply(service("web", 80, 8080))
         [web] = space.items("services", "")
         assert not cluster._leads_on(web, 80)  # no pod is behind it
-        space.apply(server_deployment("web", 1))
+        space.apply(server_deployment("web", 1, container={"image": "t-kind/hello:v2"}))
         space.rolled("deployment/web")
         until(lambda: cluster._leads_on(web, 80), 30, "a rule for the Service")
         assert not cluster._leads_on(web, 81)
