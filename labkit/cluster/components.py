@@ -5,7 +5,7 @@ Flags are upstream's; `kube COMPONENT --help` explains them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,6 @@ PORTS = {"etcd": (2379, 2380), "kube-apiserver": (API_PORT,), "kube-controller-m
          "kube-scheduler": (10259,)}  # fmt: skip
 """TCP ports of components on the control plane's address."""
 
-_BUSY_AT_START = ("etcd", "kube-apiserver")
-"""They start a second of CPU time sooner with Go's usual garbage collection; it costs 45 MB."""
-
 KUBELET_PORT = 10250
 METRICS_PORT = 4443
 STATE_VARIABLE = "LABKIT_STATE"
@@ -42,13 +39,12 @@ class Component:
 
     name: str
     argv: list[str]
-    env: list[str] = field(default_factory=list)
     policy: str = "host"
 
     def request(self, directory: Directory) -> dict[str, Any]:
         """As the supervisor wants it."""
         return {
-            "name": self.name, "argv": self.argv, "env": [*self.env, f"{STATE_VARIABLE}={directory.path}"],
+            "name": self.name, "argv": self.argv, "env": [f"{STATE_VARIABLE}={directory.path}"],
             "dir": str(directory.path), "policy": self.policy, "log": str(log_file(directory, self.name)),
         }  # fmt: skip
 
@@ -71,12 +67,7 @@ def control_plane(directory: Directory, slot: Slot, options: Options, kube: Path
         "metrics-server": plan.metrics_server(),
     }
     return [
-        Component(
-            name,
-            [str(kube), name, *made[name]],
-            env=["GOGC=100"] if name in _BUSY_AT_START else [],
-            policy="none" if name == "etcd" else "host",
-        )
+        Component(name, [str(kube), name, *made[name]], policy="none" if name == "etcd" else "host")
         for name in CONTROL_PLANE
     ]
 
