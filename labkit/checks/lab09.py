@@ -58,7 +58,13 @@ def shift_over(game: Game) -> Iterator[Finding]:
         last = last[last["number"] == row["number"]]
         saw = str(last["text"].iloc[-1]) if len(last) else "nobody looked at it"
         text = f"incident {row['number']}, {fault.title}, is over"
-        yield expect(row["state"] == "recovered", text, f"at the end of the shift: {saw}")
+        told = [each for each in game.engine.journal.entries() if each.number == row["number"]]
+        log = "; ".join(f"{each.t_seconds:.0f} s {each.what}: {each.text}" for each in told)
+        yield expect(
+            row["state"] == "recovered",
+            text,
+            f"it is {row['state']}; at the end of the shift: {saw}. The logbook: {log}",
+        )
 
 
 @define("09-report-kept", "The report of your own shift is kept, with your answers", deadline_s=0)
