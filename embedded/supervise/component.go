@@ -155,13 +155,17 @@ func (r *runner) stop(sig syscall.Signal, grace time.Duration) {
 	<-idle
 }
 
+// signal sends a signal to the component's process. Between two runs there is none, and the signal is nobody's.
 func (r *runner) signal(sig syscall.Signal) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.process == nil {
-		return errors.New("is not running")
+		return nil
 	}
-	return r.process.Signal(sig)
+	if err := r.process.Signal(sig); !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
 }
 
 func (r *runner) status() Status {

@@ -120,6 +120,9 @@ func TestStopStartSignalRemove(t *testing.T) {
 	if r := ask(t, dir, Request{Op: "stop", Name: "c"}); r.Components[0].State != Stopped {
 		t.Errorf("%+v", r)
 	}
+	if r := ask(t, dir, Request{Op: "signal", Name: "c", Signal: "CONT"}); r.Error != "" {
+		t.Error(r.Error)
+	}
 	ask(t, dir, Request{Op: "start", Name: "c"})
 	waitFor(t, dir, "running again", running)
 	if r := ask(t, dir, Request{Op: "remove", Name: "c"}); len(r.Components) != 0 {

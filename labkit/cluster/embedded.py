@@ -328,9 +328,8 @@ class EmbeddedCluster(Cluster):
 
     def _signal(self, name: str, signal: str) -> None:
         """Send a signal to a node's kubelet, if it runs."""
-        component = kubelet.component_name(name)
-        if any(each.name == component and each.pid for each in self._supervisor.status()[1]):
-            self._supervisor.signal(component, signal)
+        with suppress(NoComponent):
+            self._supervisor.signal(kubelet.component_name(name), signal)
 
     def _kill_pods(self, name: str) -> None:
         left = kill_all(lambda: node_pids(self.directory, name))

@@ -100,7 +100,7 @@ class Supervisor:
         self.request("start", name=name)
 
     def signal(self, name: str, signal: str) -> None:
-        """Send a signal ("STOP", "CONT", "KILL") to a component's process."""
+        """Send a signal ("STOP", "CONT", "KILL") to a component's process, if it has one just now."""
         self.request("signal", name=name, signal=signal)
 
     def remove(self, name: str) -> None:

@@ -19,7 +19,7 @@ import yaml
 from labkit.cluster.base import Cluster
 from labkit.cluster.providers import open_cluster
 from labkit.cluster.state import cluster_names
-from labkit.errors import LabkitError
+from labkit.errors import KubeError
 
 HOST_IMAGE = "labkit/host:latest"
 
@@ -110,7 +110,7 @@ def until(condition: Callable[[], Any], seconds: float, what: str, every: float 
     while time.monotonic() < deadline:
         try:
             last = condition()
-        except (KeyError, IndexError, subprocess.SubprocessError, OSError, LabkitError) as error:
+        except (KeyError, IndexError, subprocess.SubprocessError, OSError, KubeError) as error:
             last = error
         else:
             if last:
