@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit.conformance.results import FAILED, PASSED, Account, Result, merged, short
-from labkit.conformance.specs import Spec
+from labkit.conformance.specs import CONFORMANCE, Spec
 
 _MESSAGE = 160
+_OF_WHOLE_RUN = 4
+"""Fields of a row (text, state, seconds, message); one that is not of the whole run has a fifth."""
 LONGEST_S = 480.0
 """A spec that takes longer is in no slice; it runs with the whole suite only."""
 
@@ -27,22 +29,20 @@ def folder() -> Path:
 
 def load(provider: str) -> dict[str, Result]:
     """Text of a spec → its recorded result; empty where nothing was recorded."""
-    found = [
-        Result(text, state, seconds, message) for text, state, seconds, message in _read(provider)["results"]
-    ]
-    return {result.text: result for result in found}
+    return {row[0]: Result(*row[:4]) for row in _read(provider)["results"]}
 
 
 def account(provider: str) -> tuple[Account | None, int]:
-    """The last whole run that was recorded, and how many results were recorded after it."""
+    """The last run of all conformance tests that was recorded, and how many results are of other runs."""
     raw = _read(provider)
-    return (Account(**raw["run"]) if raw["run"] else None), raw["later"]
+    others = sum(len(row) > _OF_WHOLE_RUN for row in raw["results"])
+    return (Account(**raw["run"]) if raw["run"] else None), others if raw["run"] else 0
 
 
 def _read(provider: str) -> dict[str, Any]:
     file = folder() / f"{provider}.json"
     known = json.loads(file.read_text()) if file.exists() else {}
-    return {"results": [], "run": None, "later": 0, **known}
+    return {"results": [], "run": None, **known}
 
 
 def save(provider: str, results: Iterable[Result], run: Account | None = None) -> None:
@@ -52,16 +52,18 @@ def save(provider: str, results: Iterable[Result], run: Account | None = None) -
         run: what they are all of; None where they are of several runs, or of a part of the suite.
     """
     new, before = list(results), _read(provider)
-    rows = [
+    texts = {result.text for result in new}
+    rows: list[list[Any]] = [
         [r.text, r.state, round(r.seconds, 1), short(r.message, _MESSAGE)]
         for r in merged(load(provider).values(), new)
     ]
-    whole = run is not None and run.specs == len(rows)
+    whole = run is not None and {row[0] for row in rows if CONFORMANCE in row[0]} <= texts
     facts = asdict(run) if run is not None and whole else before["run"]
-    later = 0 if whole else before["later"] + len(new)
+    own = texts if whole else {row[0] for row in before["results"] if len(row) == _OF_WHOLE_RUN} - texts
+    rows = [row if row[0] in own else [*row, "other run"] for row in rows]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     folder().mkdir(exist_ok=True)
-    head = f'"run": {json.dumps(facts, ensure_ascii=False)}, "later": {later}'
+    head = f'"run": {json.dumps(facts, ensure_ascii=False)}'
     (folder() / f"{provider}.json").write_text(f'{{{head}, "results": [\n{lines}\n]}}\n')
 
 

@@ -105,10 +105,10 @@ def _provider(provider: str) -> list[str]:
 
 def _origin(provider: str) -> str:
     """Which runs the results are of."""
-    run, later = records.account(provider)
+    run, others = records.account(provider)
     if run is None:
         return "The results are of several runs, some by root, and over several versions of labkit."
-    return f"{run}" + (f" {later} results are of later runs." if later else "")
+    return f"{run}" + (f" {others} results are of other runs." if others else "")
 
 
 def _counts(results: list[Result], known: Mapping[str, str]) -> list[str]:
