@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +40,7 @@ class Part:
         junit: JUnit file the command writes, from which its tests are counted.
         busy: clusters of its own at work: a lab that measures waits until it has ended. (Labs see to it themselves.)
         built: it needs the programs that the part "build" compiles.
+        after: part that must have ended, well or not.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Part:
     junit: Path | None = None
     busy: bool = False
     built: bool = True
+    after: str = ""
 
 
 def pytest_part(name: str, *args: str, limit_s: int, busy: bool = False, built: bool = True) -> Part:
@@ -93,9 +94,11 @@ def conformance_part(limit_s: int) -> Part:
 
 
 def first_lane() -> list[Part]:
-    """The code's form, then everything on embedded clusters."""
+    """What needs no cluster but a processor of its own, then everything on embedded clusters."""
     return [
         Part("lint", ["make", "-s", "lint"], 300, built=False),
+        pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
+        pytest_part("services", "services", limit_s=600, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1800, busy=True),
         conformance_part(limit_s=1200),
@@ -131,14 +134,15 @@ def second_lane() -> list[Part]:
 
 
 def quiet_lane() -> list[Part]:
-    """What needs no cluster, at a low priority: labs that measure do not notice it."""
+    """What takes its time, at a low priority: labs that measure do not notice it.
+
+    It begins after the cluster tests, as it fills the time in which one lab measures and all others wait.
+    """
     parts = [
-        pytest_part("unit", "-n2", "tests/unit", limit_s=1800, built=False),
-        pytest_part("services", "services", limit_s=1200, built=False),
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
     ]
-    return [replace(part, command=[*QUIETLY, *part.command]) for part in parts]
+    return [replace(part, command=[*QUIETLY, *part.command], after="cluster") for part in parts]
 
 
 def skipped(name: str, reason: str) -> Part:
@@ -180,10 +184,9 @@ class Runner:
         self.rows: list[tuple[str, float, bool, tuple[int, int, int]]] = []
         self._lanes = lanes
         self._ended = threading.Event()
-        self._built: Future[bool] = Future()
+        self._over = {part.name: threading.Event() for lane in lanes for part in lane}
+        self._failed: set[str] = set()
         self._processes: list[subprocess.Popen[bytes]] = []
-        if not any(part.name == "build" for lane in lanes for part in lane):
-            self._built.set_result(True)
 
     def run(self) -> None:
         """Run all lanes, until the last has ended."""
@@ -200,6 +203,8 @@ class Runner:
                 thread.join()
         finally:
             self._ended.set()
+            for over in self._over.values():
+                over.set()
             for process in self._processes:
                 stop(process)
 
@@ -214,8 +219,14 @@ class Runner:
                 print(f"\n=== {part.name} (beside the others) ===\n{said}", flush=True)
 
     def _may_begin(self, part: Part) -> bool:
-        """Wait for the programs that a part needs; False when it will never have them."""
-        return (not part.built or self._built.result()) and not self._ended.is_set()
+        """Wait for what a part needs; False when it will never have it."""
+        for name in (part.after, "build" if part.built else ""):
+            if name in self._over:
+                self._over[name].wait()
+        may = not self._ended.is_set() and not (part.built and "build" in self._failed)
+        if not may:
+            self._over[part.name].set()
+        return may
 
     def _part(self, part: Part, output: int | None = None) -> None:
         """Run a part to its end or its limit."""
@@ -235,8 +246,9 @@ class Runner:
             if not self._ended.is_set():
                 self.rows.append((part.name, time.monotonic() - begin, ok, count(part.junit, ok)))
         finally:
-            if part.name == "build":
-                self._built.set_result(ok)
+            if not ok:
+                self._failed.add(part.name)
+            self._over[part.name].set()
 
     def _start(self, command: list[str], output: int | None) -> subprocess.Popen[bytes]:
         """A process in a group of its own, which ends with the run."""
