@@ -114,14 +114,14 @@ def with_pending(requests: pd.DataFrame, arrivals: Array, now_s: float, objectiv
         arrivals: when requests are sent, ascending.
         now_s: the present; the answers of the last half second may not have been told yet.
     """
-    late = arrivals[arrivals < now_s - objective.within_ms / 1000 - TOLD_S]
+    patience_s = objective.within_ms / 1000 + TOLD_S
+    late = arrivals[arrivals < now_s - patience_s]
     known = np.round(requests["t_scheduled_s"].to_numpy(dtype=float), 5)
     open_ones = late[~np.isin(np.round(late, 5), known)]
     if not len(open_ones):
         return requests
-    rows = pd.DataFrame(
-        {"t_scheduled_s": open_ones, "latency_ms": 1000 * (now_s - open_ones), "failed": False}
-    )
+    # The moment at which they were known to be late stands still; what they tell of was noticed then.
+    rows = pd.DataFrame({"t_scheduled_s": open_ones, "latency_ms": 1000 * patience_s, "failed": False})
     return pd.concat([requests, rows], ignore_index=True).fillna({"degraded": "", "status": 0})
 
 

@@ -136,7 +136,9 @@ def test_a_request_without_an_answer_is_bad_as_soon_as_it_is_late() -> None:
     arrivals = np.arange(0, 20, 0.1)
     answered = steady(20)
     known = answered[(answered["t_scheduled_s"] < 5) | (answered["t_scheduled_s"] > 8)]
-    judged = judge(with_pending(known[known["t_scheduled_s"] < 8.5], arrivals, 9.0, OBJECTIVE), OBJECTIVE)
+    told = known[known["t_scheduled_s"] < 8.5]
+    judged, later = (judge(with_pending(told, arrivals, now, OBJECTIVE), OBJECTIVE) for now in (9.0, 12.0))
+    assert later.loc[later["bad"], "done_s"].min() == judged.loc[judged["bad"], "done_s"].min()
     assert judged.loc[judged["bad"], "t_seconds"].between(4.99, 7.4).all()
     assert judged["bad"].sum() == 23 and set(judged.loc[judged["bad"], "verdict"]) == {"slow"}
     assert with_pending(answered, arrivals, 30.0, OBJECTIVE) is answered
