@@ -25,6 +25,8 @@ from labkit.conformance.specs import Spec
 from labkit.errors import ConfigError
 
 CLUSTER = "conformance"
+_WORKERS, _ROOMY = 2, 3
+"""The HPA's specs start up to eight pods of half a CPU each, beside the system's on nodes of two CPUs."""
 _LIST_S = 60
 
 Say = Callable[[str], Any]
@@ -92,7 +94,8 @@ class Session:
             self.store.clear()
         known = _seconds("embedded") | _seconds(self.provider)  # a guess is better than none
         begin = time.monotonic()
-        with self._running() as cluster:
+        roomy = any(specs.AUTOSCALING in spec.text for spec in todo)
+        with self._running(_ROOMY if roomy else _WORKERS) as cluster:
             self._provide(cluster)
             before = Health.of(cluster)
             runner = Runner(cluster, self.suite(), self.store, limit_s, known)
@@ -129,11 +132,12 @@ class Session:
         report.write_page()
 
     @contextmanager
-    def _running(self) -> Iterator[Cluster]:
+    def _running(self, workers: int) -> Iterator[Cluster]:
         if self.cluster:
             yield open_cluster(self.cluster, self.provider)
             return
-        made = up(CLUSTER if self.provider == "embedded" else f"{CLUSTER}-{self.provider}", self.provider)
+        name = CLUSTER if self.provider == "embedded" else f"{CLUSTER}-{self.provider}"
+        made = up(name, self.provider, workers=workers)
         try:
             yield made
         finally:
