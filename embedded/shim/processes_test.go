@@ -6,17 +6,24 @@ import (
 	"time"
 )
 
-func TestAProcessThatOnlyWaitsHasUsedTime(t *testing.T) {
-	cmd := exec.Command("sleep", "60")
+// started is the pid of a process that ends with the test.
+func started(t *testing.T, name string, args ...string) int {
+	t.Helper()
+	cmd := exec.Command(name, args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-	}()
+	})
+	return cmd.Process.Pid
+}
+
+func TestAProcessThatOnlyWaitsHasUsedTime(t *testing.T) {
+	pid := started(t, "sleep", "60")
 	time.Sleep(50 * time.Millisecond)
-	p, ok := readProcess(cmd.Process.Pid)
+	p, ok := readProcess(pid)
 	if !ok || p.cpu <= 0 {
 		t.Errorf("CPU time %v, found: %v; expected some microseconds", p.cpu, ok)
 	}
@@ -26,22 +33,15 @@ func TestAProcessThatOnlyWaitsHasUsedTime(t *testing.T) {
 }
 
 func TestTheClockAgreesWithTheTicks(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "while :; do :; done")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
+	pid := started(t, "sh", "-c", "while :; do :; done")
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
-		exact, err := clock(cmd.Process.Pid)
+		exact, err := clock(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if exact > 300*time.Millisecond {
-			p, _ := readProcess(cmd.Process.Pid)
+			p, _ := readProcess(pid)
 			if p.cpu < exact {
 				t.Errorf("%v after %v", p.cpu, exact)
 			}

@@ -59,7 +59,7 @@ def shift_over(game: Game) -> Iterator[Finding]:
         saw = str(last["text"].iloc[-1]) if len(last) else "nobody looked at it"
         text = f"incident {row['number']}, {fault.title}, is over"
         told = [each for each in game.engine.journal.entries() if each.number == row["number"]]
-        log = "; ".join(f"{each.t_seconds:.0f} s {each.what}: {each.text}" for each in told)
+        log = "; ".join(str(each).strip() for each in told)
         yield expect(
             row["state"] == "recovered",
             text,

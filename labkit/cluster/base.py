@@ -263,11 +263,11 @@ class Cluster(NodeCare):
         wanted = int(chosen[0]["port"])
         host, number = self._reach(obj, wanted)
 
-        def answers() -> bool:
-            return self._leads_on(obj, wanted) and serves(host, number)
+        def settled() -> bool:
+            return (self._leads_on(obj, wanted) and serves(host, number)) or not self._has_ready_pods(obj)
 
         with suppress(WaitTimeout):
-            wait_for(lambda: answers() or not self._has_ready_pods(obj), _PROXY_S, "")
+            wait_for(settled, _PROXY_S, "")
         return f"{scheme}://{host}:{number}"
 
     def _has_ready_pods(self, service: dict[str, Any]) -> bool:

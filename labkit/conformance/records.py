@@ -57,9 +57,11 @@ def save(provider: str, results: Iterable[Result], run: Account | None = None) -
         [r.text, r.state, round(r.seconds, 1), short(r.message, _MESSAGE)]
         for r in merged(load(provider).values(), new)
     ]
-    whole = run is not None and {row[0] for row in rows if CONFORMANCE in row[0]} <= texts
-    facts = asdict(run) if run is not None and whole else before["run"]
-    own = texts if whole else {row[0] for row in before["results"] if len(row) == _OF_WHOLE_RUN} - texts
+    if run is not None and {row[0] for row in rows if CONFORMANCE in row[0]} <= texts:
+        facts, own = asdict(run), texts
+    else:
+        own = {row[0] for row in before["results"] if len(row) == _OF_WHOLE_RUN} - texts
+        facts = before["run"]
     rows = [row if row[0] in own else [*row, "other run"] for row in rows]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     folder().mkdir(exist_ok=True)

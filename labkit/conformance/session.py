@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -25,7 +25,7 @@ from labkit.conformance.specs import Spec
 from labkit.errors import ConfigError
 
 CLUSTER = "conformance"
-_WORKERS, _ROOMY = 2, 3
+_ROOM = {"workers": 3}
 """The HPA's specs start up to eight pods of half a CPU each, beside the system's on nodes of two CPUs."""
 _LIST_S = 60
 
@@ -94,8 +94,9 @@ class Session:
             self.store.clear()
         known = _seconds("embedded") | _seconds(self.provider)  # a guess is better than none
         begin = time.monotonic()
-        roomy = any(specs.AUTOSCALING in spec.text for spec in todo)
-        with self._running(_ROOMY if roomy else _WORKERS) as cluster:
+        ours = self.provider != "existing"  # there its owner has decided
+        room = _ROOM if ours and any(specs.AUTOSCALING in spec.text for spec in todo) else {}
+        with self._running(room) as cluster:
             self._provide(cluster)
             before = Health.of(cluster)
             runner = Runner(cluster, self.suite(), self.store, limit_s, known)
@@ -132,12 +133,12 @@ class Session:
         report.write_page()
 
     @contextmanager
-    def _running(self, workers: int) -> Iterator[Cluster]:
+    def _running(self, room: Mapping[str, Any]) -> Iterator[Cluster]:
         if self.cluster:
             yield open_cluster(self.cluster, self.provider)
             return
         name = CLUSTER if self.provider == "embedded" else f"{CLUSTER}-{self.provider}"
-        made = up(name, self.provider, workers=workers)
+        made = up(name, self.provider, **room)
         try:
             yield made
         finally:

@@ -18,7 +18,7 @@ from labkit.gameday.faults.base import Fault, Sign
 from labkit.gameday.journal import Journal
 from labkit.gameday.outcome import SIGNS, STRIKES, outcomes
 from labkit.gameday.script import Script
-from labkit.gameday.slo import TOLD_S, Objective, judge
+from labkit.gameday.slo import Objective, judge
 
 AGAIN_S = 20.0
 TRIES = 3
@@ -121,7 +121,7 @@ class Engine:
     def outcomes(self, judged: pd.DataFrame | None = None) -> pd.DataFrame:
         """What became of the incidents so far; see `outcome.outcomes`."""
         known = self.judged() if judged is None else judged
-        settled = self._clock() - self.objective.within_ms / 1000 - TOLD_S
+        settled = self._clock() - self.objective.known_after_s
         return outcomes(self.strikes, self.signs, known, min(settled, self._ended_s))
 
     def tick(self) -> None:

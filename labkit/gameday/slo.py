@@ -16,7 +16,7 @@ import pandas as pd
 from labkit.errors import ConfigError
 
 VERDICTS = ("good", "slow", "degraded", "failed")
-TOLD_S = 0.7
+_TOLD_S = 0.7
 """The load generator tells of answers twice a second."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -39,6 +39,11 @@ class Objective:
             raise ConfigError(
                 f"{self.percent} % within {self.within_ms} ms is no objective.", "Above 0 %, and below 100 %."
             )
+
+    @property
+    def known_after_s(self) -> float:
+        """How long after it was sent a request is known to be late."""
+        return self.within_ms / 1000 + _TOLD_S
 
     def __str__(self) -> str:
         return (
@@ -114,14 +119,14 @@ def with_pending(requests: pd.DataFrame, arrivals: Array, now_s: float, objectiv
         arrivals: when requests are sent, ascending.
         now_s: the present; the answers of the last half second may not have been told yet.
     """
-    patience_s = objective.within_ms / 1000 + TOLD_S
-    late = arrivals[arrivals < now_s - patience_s]
+    late = arrivals[arrivals < now_s - objective.known_after_s]
     known = np.round(requests["t_scheduled_s"].to_numpy(dtype=float), 5)
     open_ones = late[~np.isin(np.round(late, 5), known)]
     if not len(open_ones):
         return requests
     # The moment at which they were known to be late stands still; what they tell of was noticed then.
-    rows = pd.DataFrame({"t_scheduled_s": open_ones, "latency_ms": 1000 * patience_s, "failed": False})
+    latency_ms = 1000 * objective.known_after_s
+    rows = pd.DataFrame({"t_scheduled_s": open_ones, "latency_ms": latency_ms, "failed": False})
     return pd.concat([requests, rows], ignore_index=True).fillna({"degraded": "", "status": 0})
 
 

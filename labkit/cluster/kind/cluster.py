@@ -162,17 +162,15 @@ class KindCluster(Cluster):
                 f"Service {meta['name']!r} has no address of its own.",
                 "Headless Services have only DNS names.",
             )
-        node = self._address_of_control_plane()
-        if not has_route(node):
+        node = self._routed_control_plane()
+        if not node:
             return self._forwards.to(meta["namespace"], f"service/{meta['name']}", port)
         given = [entry["ip"] for entry in dig(service, "status.loadBalancer.ingress", []) if entry.get("ip")]
         return (given[0], port) if given else (node, self._relay.port(address, port))
 
     def _leads_on(self, service: dict[str, Any], port: int) -> bool:
         address = dig(service, "spec.clusterIP", "")
-        if not has_route(self._address_of_control_plane()):
-            return True
-        return self._relay.leads_on(address, port)
+        return not self._routed_control_plane() or self._relay.leads_on(address, port)
 
     @cached_property
     def _relay(self) -> Relay:
@@ -182,20 +180,20 @@ class KindCluster(Cluster):
     def _forwards(self) -> Forwards:
         return Forwards(self.kubeconfig)
 
-    def _address_of_control_plane(self) -> str:
-        """Its address as it is written down; asked of the engine where nobody answers there."""
-        state = self._state()
-        if has_route(state.address):
-            return state.address
-        self._relay.forget()
-        note_addresses(self.engine, self.directory)
+    def _routed_control_plane(self) -> str:
+        """The control plane's address, "" without a route to it; asked anew where nobody answers any more."""
+        if not has_route(self._state().address):
+            self._relay.forget()
+            note_addresses(self.engine, self.directory)
+            if not has_route(self._state().address):
+                return ""
         return self._state().address
 
     def component_urls(self) -> dict[str, str]:
         """Where scheduler and controller manager answer; forwarded where there is no route."""
         ports = {"controller-manager": 10257, "scheduler": 10259}
-        node = self._address_of_control_plane()
-        if has_route(node):
+        node = self._routed_control_plane()
+        if node:
             return {name: f"https://{node}:{port}" for name, port in ports.items()}
         return {
             name: "https://{}:{}".format(
