@@ -53,7 +53,7 @@ def scaled_up(recorder: Recorder, rose_at: float) -> Iterator[Finding]:
     yield expect(most >= before + 2, "two more pods, at least, became ready", f"at most {most} were ready")
 
 
-@define("08-scaled-down", "The load fell, and the replicas followed, later", deadline_s=5)
+@define("08-scaled-down", "The load fell, and the replicas followed, later", deadline_s=30)
 def scaled_down(recorder: Recorder, fell_at: float) -> Iterator[Finding]:
     """After the load fell the number was held for a while, and then went down to the minimum."""
     desired = _series(recorder, "hpas", "desired_replicas")
