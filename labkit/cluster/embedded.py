@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from labkit.acquire import Binaries, cached
 from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port
-from labkit.cluster.base import (
-    Cluster,
-    ClusterStatus,
-    ComponentStatus,
-    NodeInfo,
-    check_options,
-)
+from labkit.cluster.base import Cluster, check_options
 from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, last_lines
 from labkit.cluster.components import PORTS, log_file
 from labkit.cluster.credentials import server_url
@@ -33,6 +27,7 @@ from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_
 from labkit.cluster.show import show_logs
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
 from labkit.cluster.state import check_options as check_settings
+from labkit.cluster.status import ClusterStatus, ComponentStatus, NodeInfo
 from labkit.cluster.supervisor import NoComponent, NotRunning, Process, Supervisor
 from labkit.cluster.tear_down import tear_down
 from labkit.errors import AcquireError, ClusterError, KubeError

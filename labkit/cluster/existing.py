@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import yaml
 
-from labkit.cluster.base import Cluster, ClusterStatus, check_options
+from labkit.cluster.base import Cluster, check_options
 from labkit.cluster.context import gap_sentence, minified
 from labkit.cluster.forward import Forwards
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.state import Directory, write
+from labkit.cluster.status import ClusterStatus, NodeInfo
 from labkit.cluster.waiting import accepts
 from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, MachineError
 from labkit.kube import Kube, dig
 from labkit.tools import kubectl
 
 if TYPE_CHECKING:
-    from labkit.cluster.base import NodeInfo
     from labkit.cluster.join import Join
     from labkit.cluster.kind.theirs import TheirKind
     from labkit.images import Image

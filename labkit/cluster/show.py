@@ -13,9 +13,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from labkit.cluster.base import ClusterStatus
 from labkit.cluster.components import log_file
 from labkit.cluster.state import Directory, write
+from labkit.cluster.status import ClusterStatus
 from labkit.errors import ConfigError
 
 _COLOURS = {"running": "green", "ok": "green", "True": "green", "warning": "yellow", "backoff": "yellow",

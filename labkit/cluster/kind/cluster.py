@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from labkit.cluster.base import Cluster, ClusterStatus, check_options
+from labkit.cluster.base import Cluster, check_options
 from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S
 from labkit.cluster.forward import Forwards
 from labkit.cluster.join import Join
@@ -33,6 +33,7 @@ from labkit.cluster.kubelet import taints as check_taints
 from labkit.cluster.phases import Listener, Step, phase, silent
 from labkit.cluster.state import check_name, check_size
 from labkit.cluster.state import check_options as check_settings
+from labkit.cluster.status import ClusterStatus
 from labkit.errors import ClusterError, ConfigError, LabkitError
 from labkit.kube import dig
 

@@ -8,9 +8,9 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from labkit.cluster.base import ClusterStatus, ComponentStatus, NodeInfo
 from labkit.cluster.kind.engine import Container, Engine
 from labkit.cluster.kind.state import CONTROL_PLANE
+from labkit.cluster.status import ClusterStatus, ComponentStatus, NodeInfo
 from labkit.errors import ClusterError, KubeError, LabkitError, MachineError
 from labkit.kube import Kube, dig
 from labkit.versions import versions

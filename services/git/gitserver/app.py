@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs
@@ -44,7 +44,7 @@ class App:
         if not name:
             return _answer(start, "404 Not Found", "no such repository\n")
         if "git-receive-pack" not in f"{path}?{environ.get('QUERY_STRING', '')}":
-            return self._git(environ, start)
+            return self._serve(environ, start)
         if not self._users.may_push(user, name):
             return _answer(start, "403 Forbidden", f"{user} may not push to {name}\n")
         return self._receive(name, user, environ, start)
@@ -52,15 +52,21 @@ class App:
     def _receive(self, name: str, user: str, environ: Environ, start: Start) -> Iterable[bytes]:
         """A push, or the question before it which refs there are."""
         if environ["REQUEST_METHOD"] != "POST":
-            return self._git(environ, start)
+            return self._serve(environ, start)
         with self._repositories.lock(name):
             before = self._repositories.refs(name)
-            body = list(self._git(environ, start))
+            body = list(self._serve(environ, start))
             moved = self._repositories.moved(before, self._repositories.refs(name))
+            self._repositories.tidy(name)
         for ref, old, new in moved:
             logger.info("%s pushed %s of %s: %s → %s", user, ref, name, old[:7], new[:7])
             self._pushes.add(name, ref, old, new, user)
         return body
+
+    def _serve(self, environ: Environ, start: Start) -> Iterator[bytes]:
+        """Dulwich's answer; the server exhausts or closes it in the thread that began it."""
+        with self._repositories.request():
+            yield from self._git(environ, start)
 
     def _tell(self, environ: Environ, start: Start) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dulwich.errors import NotGitRepository
@@ -11,6 +14,11 @@ from dulwich.repo import Repo
 from dulwich.server import Backend, BackendRepo
 
 NOTHING = b"0" * 40
+MOST_PACKS = 20
+"""Each push adds a pack, and each request opens them all."""
+_PATIENCE_S = 5.0
+
+logger = logging.getLogger("git")
 
 
 class Repositories(Backend):
@@ -19,6 +27,8 @@ class Repositories(Backend):
     def __init__(self, root: Path, names: list[str]) -> None:
         self._root, self._names = root, names
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._requests, self._at_work = 0, threading.Condition()
+        self._mine = threading.local()
         for name in names:
             folder = self.folder(name)
             if not (folder / "HEAD").exists():
@@ -52,10 +62,36 @@ class Repositories(Backend):
             if before.get(ref) != after.get(ref)
         ]
 
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """For the length of a request: what it opens is closed at its end, and no pack is removed before."""
+        with self._at_work:
+            self._requests += 1
+        try:
+            with ExitStack() as opened:
+                self._mine.opened = opened
+                yield
+        finally:
+            with self._at_work:
+                self._requests -= 1
+                self._at_work.notify_all()
+
+    def tidy(self, name: str) -> None:
+        """One pack of too many, as `git gc --auto` does; left to a later push while others work."""
+        with self._at_work:
+            if not self._at_work.wait_for(lambda: not self._requests, _PATIENCE_S):
+                return
+            with Repo(str(self.folder(name))) as repository:
+                packs = len(repository.object_store.packs)
+                if packs > MOST_PACKS:
+                    objects = repository.object_store.repack()
+                    logger.info("%s: %d packs became one of %d objects", name, packs, objects)
+
     def open_repository(self, path: str | bytes) -> BackendRepo:
-        """For dulwich: a repository by the path of its URL."""
+        """For dulwich: a repository by the path of its URL. It is closed at the end of the request."""
         text = path.decode() if isinstance(path, bytes) else path
         name = self.find(text)
         if not name:
             raise NotGitRepository(f"no repository {text}")
-        return Repo(str(self.folder(name)))  # type: ignore[return-value]  # dulwich's own Repo
+        repository: Repo = self._mine.opened.enter_context(Repo(str(self.folder(name))))
+        return repository  # type: ignore[return-value]  # dulwich's own Repo

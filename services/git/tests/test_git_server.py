@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -61,12 +62,14 @@ class Server:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         if user:
-            import base64
-
             pair = base64.b64encode(f"{user}:{USERS[user]['password']}".encode()).decode()
             request.add_header("Authorization", f"Basic {pair}")
         with opener.open(request, timeout=40) as answer:
             return answer.read().decode()
+
+    def open_files(self) -> int:
+        """How many files and sockets its process has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def git(self, *args: str, at: Path | None = None) -> str:
         """git's output; AssertionError with its words where it fails."""
@@ -164,3 +167,48 @@ def test_pushes_are_told_to_who_waits(server: Server) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         server.ask("/pushes?after=x", "argocd")
     assert refused.value.code == 400
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="open files are counted in /proc, which is Linux's"
+)
+def test_many_pushes_and_looks_leave_no_file_open_and_few_packs(server: Server) -> None:
+    """Each look opens every pack; what is not closed adds up until the server can open no more."""
+    copy = server.clone("copy")
+    commits = []
+    for number in range(24):
+        commits.append(server.commit(copy, os.urandom(100 + number)))
+        server.git("push", "-q", "origin", "main", at=copy)
+    before = server.open_files()
+    for number in range(8):
+        server.git("ls-remote", server.url("argocd", "reader"))
+        server.clone(f"copy-{number}", server.url("argocd", "reader"))
+    assert server.open_files() <= before + 2  # a connection may be about to end
+    packs = list((server.folder / "data" / "shop.git" / "objects" / "pack").glob("*.pack"))
+    assert len(packs) <= 20
+    history = server.git("log", "--format=%H", "--reverse", at=server.folder / "copy-0").split()
+    assert history == commits
+    server.git("fsck", "--strict", "--no-dangling", at=server.folder / "data" / "shop.git")
+
+
+def test_a_clone_that_is_broken_off_leaves_no_file_open(server: Server) -> None:
+    copy = server.clone("copy")
+    commit = server.commit(copy, os.urandom(8_000_000))
+    server.git("push", "-q", "origin", "main", at=copy)
+    before = server.open_files()
+    want = f"want {commit} multi_ack_detailed thin-pack side-band-64k ofs-delta\n"
+    body = f"{len(want) + 4:04x}{want}00000009done\n".encode()
+    for _ in range(4):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            pair = base64.b64encode(b"argocd:reader").decode()
+            head = (
+                "POST /shop.git/git-upload-pack HTTP/1.1\r\nHost: localhost\r\n"
+                f"Authorization: Basic {pair}\r\nContent-Type: application/x-git-upload-pack-request\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            connection.sendall(head.encode() + body)
+            assert connection.recv(20).startswith(b"HTTP/1.1 200")
+    deadline = time.monotonic() + 20
+    while server.open_files() > before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert server.open_files() <= before
