@@ -98,6 +98,7 @@ class Engine:
                 one.number,
                 one.kind,
                 self._open[one.number].fault.customers,
+                self._open[one.number].fault.at_once,
                 self.journal.first("struck", one.number),
                 self.journal.first("acted", one.number),
             )
@@ -171,12 +172,14 @@ class Engine:
     def _tell(self, row: Mapping[Any, Any]) -> None:
         """Write into the journal what has just become true."""
         number, told = int(row["number"]), self._open[int(row["number"])].told
-        if row["state"] in ("detected", "recovered") and "detected" not in told:
+        noticed = row["detected_s"] == row["detected_s"]  # NaN where nobody did
+        if row["state"] in ("detected", "recovered") and noticed and "detected" not in told:
             told.add("detected")
             self.journal.write("detected", f"after {row['detect_s']:.1f} s. {row['detected_by']}", number)
         if row["state"] == "recovered" and "recovered" not in told:
             told.add("recovered")
-            self.journal.write("recovered", f"{row['recover_s']:.1f} s after the strike", number)
+            unseen = "" if noticed else ", before anybody noticed"
+            self.journal.write("recovered", f"{row['recover_s']:.1f} s after the strike{unseen}", number)
 
     def _act(self, row: Mapping[Any, Any], now: float) -> None:
         """The reference operator's turn: with what a person must repair."""

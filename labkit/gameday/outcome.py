@@ -7,6 +7,8 @@ Definitions, which the report repeats:
   an autoscaler above its target, a Service without an address, …), whichever came first.
 * **recovered**: the first moment from which, for 3 s, the objects were as they should be and customers
   did not suffer.
+* An incident that takes effect the moment it strikes, and whose objects were good again for 3 s before
+  anybody noticed, is recovered **unnoticed**: what customers suffer later has other reasons.
 * **time to detect** and **time to recover** both count from the strike.
 """
 
@@ -22,8 +24,9 @@ SHARE, LEAST = 0.10, 2
 HOLD_S = 3.0
 _GRID_S = 0.25
 
-STRIKES = ["number", "kind", "customers", "struck_s", "acted_s"]
-"""Columns of strikes: `customers` whether requests can suffer; struck_s and acted_s NaN until it happened."""
+STRIKES = ["number", "kind", "customers", "at_once", "struck_s", "acted_s"]
+"""Columns of strikes: `customers` whether requests can suffer; `at_once` whether it takes effect when it
+strikes; struck_s and acted_s NaN until it happened."""
 SIGNS = ["number", "t_seconds", "symptom", "good", "text"]
 """Columns of signs: what a look at an incident's objects showed."""
 
@@ -65,7 +68,8 @@ def outcomes(strikes: pd.DataFrame, signs: pd.DataFrame, judged: pd.DataFrame, n
     Returns:
         The strikes, and per incident: state ("to come", "open", "detected", "recovered"), detected_s,
         detected_by, recovered_s, detect_s and recover_s (seconds since the strike), bad_requests (sent while
-        it was the latest open incident that can hurt customers).
+        it was the latest open incident that can hurt customers). One that was recovered unnoticed has no
+        detected_s and no detect_s.
     """
     rows = [_outcome(strike, signs, judged, now_s) for strike in strikes.to_dict("records")]
     columns = [*STRIKES, "state", "detected_s", "detected_by", "recovered_s", "detect_s", "recover_s"]
@@ -84,6 +88,10 @@ def _outcome(
     own = signs[(signs["number"] == strike["number"]) & (signs["t_seconds"] >= struck)]
     detected, by = _detected(struck, own, judged, bool(strike["customers"]))
     found["state"] = "open"
+    if strike["at_once"]:
+        healed = _recovered(struck, own, judged, bool(strike["customers"]), now_s)
+        if healed is not None and (detected is None or healed + HOLD_S <= detected):
+            return found | {"state": "recovered", "recovered_s": healed, "recover_s": healed - struck}
     if detected is None:
         return found
     found |= {"state": "detected", "detected_s": detected, "detected_by": by, "detect_s": detected - struck}
@@ -118,9 +126,9 @@ def _detected(
 
 
 def _recovered(
-    detected: float, own: pd.DataFrame, judged: pd.DataFrame, customers: bool, now_s: float
+    since: float, own: pd.DataFrame, judged: pd.DataFrame, customers: bool, now_s: float
 ) -> float | None:
-    grid = np.arange(detected, now_s + 1e-9, _GRID_S)
+    grid = np.arange(since, now_s + 1e-9, _GRID_S)
     times = own["t_seconds"].to_numpy(dtype=float)
     hold = round(HOLD_S / _GRID_S)
     if not len(times) or len(grid) <= hold:

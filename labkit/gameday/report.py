@@ -89,7 +89,7 @@ class Report:
         return pd.DataFrame(
             {
                 "incident": [self.titles[int(number)] for number in table["number"]],
-                "noticed by": table["detected_by"].to_numpy(),
+                "noticed by": [by or "nobody" for by in table["detected_by"]],
                 "detect_s": table["detect_s"].round(1).to_numpy(),
                 "recover_s": table["recover_s"].round(1).to_numpy(),
                 "bad_requests": table["bad_requests"].to_numpy(),

@@ -146,8 +146,8 @@ def _incidents(axis: Axes, outcomes: pd.DataFrame, titles: Mapping[int, str], en
         )  # fmt: skip
         if math.isnan(row["struck_s"]):
             continue
-        noticed = end if math.isnan(row["detected_s"]) else row["detected_s"]
         over = end if math.isnan(row["recovered_s"]) else row["recovered_s"]
+        noticed = over if math.isnan(row["detected_s"]) else row["detected_s"]
         axis.barh(
             place, noticed - row["struck_s"], left=row["struck_s"], height=0.6, color=_UNNOTICED, zorder=2
         )

@@ -147,8 +147,10 @@ def test_a_request_without_an_answer_is_bad_as_soon_as_it_is_late() -> None:
 # Detected and recovered
 
 
-def strikes(*rows: tuple[int, bool, float]) -> pd.DataFrame:
-    return pd.DataFrame([(n, "drift", hurts, struck, NAN) for n, hurts, struck in rows], columns=STRIKES)
+def strikes(*rows: tuple[int, bool, float], at_once: bool = False) -> pd.DataFrame:
+    return pd.DataFrame(
+        [(n, "drift", hurts, at_once, struck, NAN) for n, hurts, struck in rows], columns=STRIKES
+    )
 
 
 def signs(*rows: tuple[int, float, bool, bool]) -> pd.DataFrame:
@@ -224,6 +226,20 @@ def test_what_nobody_saw_stays_open_and_what_comes_later_is_to_come() -> None:
     )
     assert table["state"].tolist() == ["open", "to come", "to come"]
     assert table["detect_s"].isna().all() and table["bad_requests"].tolist() == [0, 0, 0]
+
+
+def test_what_heals_before_anybody_notices_is_over_and_not_blamed_for_what_comes_later() -> None:
+    judged = judge(steady(60, lambda t: 40 <= t < 50), OBJECTIVE)
+    healed = signs((1, 20.2, False, False), *[(1, t, False, True) for t in np.arange(20.7, 60, 0.5)])
+    row = outcomes(strikes((1, True, 20.0), at_once=True), healed, judged, 60).iloc[0]
+    assert row["state"] == "recovered" and row["recover_s"] == pytest.approx(0.75, abs=0.3)
+    assert math.isnan(row["detected_s"]) and math.isnan(row["detect_s"]) and row["detected_by"] == ""
+    assert row["bad_requests"] == 0
+    later = outcomes(strikes((1, True, 20.0)), healed, judged, 60).iloc[0]
+    assert later["detect_s"] > 20, "what takes effect later looks good at first"
+    noticed = judge(steady(60, lambda t: 20 <= t < 21), OBJECTIVE)
+    row = outcomes(strikes((1, True, 20.0), at_once=True), healed, noticed, 60).iloc[0]
+    assert row["detect_s"] < 1 and 20.7 <= row["recovered_s"] < 22
 
 
 def test_bad_requests_count_for_the_latest_open_incident_that_can_hurt() -> None:
@@ -330,6 +346,17 @@ class Played:
             self.engine.tick()
             self.now += 1.0
         raise AssertionError("it does not end")
+
+
+def test_what_healed_unnoticed_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pretended, "at_once", True)
+    game = Played(Operator(2.0), n1={"shows_s": 1.0, "heals_s": -1e9})
+    game.faults[1].repaired_s = 0.0
+    table = game.play()
+    assert table["state"].tolist() == ["recovered"] * 5
+    told = [str(entry) for entry in game.engine.journal.entries() if entry.number == 1]
+    assert "before anybody noticed" in told[-1] and not any("detected" in line for line in told)
+    assert game.faults[1].repairs == 0
 
 
 def test_the_reference_operator_repairs_everything() -> None:

@@ -34,6 +34,7 @@ class Fault(ABC):
         kind: its name in a script.
         title: what it was, for the report.
         customers: whether requests can suffer.
+        at_once: whether it has its effect as soon as it has struck: what is good afterwards was repaired.
         healer: who repairs it: "you", or the part of the system that does so by itself.
         hints: from vague to plain, for whoever asks.
         commands: what repairs it (or shows how it is repaired), as one would type it.
@@ -42,6 +43,7 @@ class Fault(ABC):
     kind: ClassVar[str]
     title: str
     customers: ClassVar[bool] = True
+    at_once: ClassVar[bool] = False
     healer: str = "you"
     hints: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()

@@ -58,6 +58,7 @@ class Drift(Fault):
 
     kind = "drift"
     title = "drift"
+    at_once = True
 
     def __init__(self, world: World, choice: int) -> None:
         super().__init__(world, choice)
