@@ -121,7 +121,8 @@ def execute(
 
     Args:
         parameters: values for the cell tagged `parameters`.
-        proving: run each check before its step too, where it must fail.
+        proving: run each check before its step too, where it must fail; but not where its cell says, by
+            `stands_on`, that it is true from the beginning on this provider.
         alone: called with True before what the lab measures, and with False after it; returns the seconds
             for which it waited, which count neither as the lab's nor against its limit.
 
@@ -141,6 +142,10 @@ def execute(
         if cell.id == first:
             waited_s += alone(True)
 
+    def proves(cell: NotebookNode) -> bool:
+        true_on = cell.metadata.get("labkit", {}).get("stands_on", [])
+        return proving and parameters.get("provider") not in true_on
+
     def told(_: int, cell: NotebookNode, seconds: float, ok: bool) -> None:
         nonlocal waited_s
         if cell.id in code_cells:
@@ -155,7 +160,7 @@ def execute(
         papermill.execute_notebook(
             str(lab.path), str(output), parameters,
             engine_name=ENGINE, kernel_name="python3", language="python", progress_bar=False,
-            limit_of=limit_of, on_begin=begins, on_cell=told, proving=proving, folder=lab.path.parent,
+            limit_of=limit_of, on_begin=begins, on_cell=told, proving=proves, folder=lab.path.parent,
         )  # fmt: skip
     except PapermillExecutionError as failed:
         error = f"{failed.ename}: {failed.evalue}"

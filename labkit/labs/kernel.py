@@ -90,7 +90,7 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         limit_of: Callable[[NotebookNode], float],
         on_begin: Callable[[NotebookNode], None],
         on_cell: OnCell,
-        proving: bool,
+        proving: Callable[[NotebookNode], bool],
     ) -> None:
         super().__init__(nb_man, km=km, iopub_timeout=30, startup_timeout=120, coalesce_streams=True)
         self.limit_of, self.on_begin, self.on_cell, self.proving = limit_of, on_begin, on_cell, proving
@@ -109,7 +109,7 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         pairs = steps_and_checks(self.nb)
         for index, cell in enumerate(self.nb.cells):
             self.on_begin(cell)
-            if self.proving and index in pairs:
+            if index in pairs and self.proving(self.nb.cells[pairs[index]]):
                 self._prove(self.nb.cells[pairs[index]])
             started, ok = time.monotonic(), False
             self.nb_man.cell_start(cell, index)

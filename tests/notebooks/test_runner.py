@@ -168,6 +168,16 @@ def test_a_check_that_cannot_fail_fails_the_lab(tmp_path):
     assert run.state == "failed" and "before its step" in run.reason and "90-step-done" in run.reason
 
 
+def test_what_stands_from_the_beginning_on_a_provider_is_not_proved_there(tmp_path):
+    cells = standard()
+    cells[2].source += "\ndone.append('already')"
+    cells[4] = code("check", cells[4].source, "check", stands_on=["existing"])
+    lab = write(tmp_path, cells, providers={"embedded": True, "kind": True, "existing": True})
+    there = execute(lab, tmp_path / "out.ipynb", {**PARAMETERS, "provider": "existing"}, proving=True)
+    assert (there.state, there.proofs, len(there.checks)) == ("passed", [], 1)
+    assert execute(lab, tmp_path / "out.ipynb", PARAMETERS, proving=True).state == "failed"
+
+
 def test_a_failing_cell_stops_the_lab_and_keeps_the_notebook(tmp_path):
     run = execute(write(tmp_path, standard(step="done.appendix(1)")), tmp_path / "out.ipynb", PARAMETERS)
     assert run.state == "failed" and run.failure is not None
