@@ -135,7 +135,8 @@ class _Plan:
             f"--peer-cert-file={own}/server.crt", f"--peer-key-file={own}/server.key",
             "--peer-client-cert-auth", f"--peer-trusted-ca-file={own}/ca.crt",
             "--heartbeat-interval=20", "--election-timeout=200",  # a single member elects itself
-            "--snapshot-count=10000", "--quota-backend-bytes=536870912",
+            # Entries of the log that etcd keeps in memory: they are for members that lag behind.
+            "--snapshot-count=2000", "--snapshot-catchup-entries=100", "--quota-backend-bytes=536870912",
             "--auto-compaction-mode=periodic", "--auto-compaction-retention=5m",
         ]  # fmt: skip
 
