@@ -174,6 +174,8 @@ def test_files_are_the_users_own(cluster: EmbeddedCluster) -> None:
     for part in ("pki", "conf", "logs", "etcd", "admin.kubeconfig", "state.json", "control.sock"):
         paths = [top / part, *(top / part).rglob("*")] if (top / part).is_dir() else [top / part]
         loose = [path for path in paths if path.stat().st_mode & 0o077 and not path.is_dir()]
+        if part == "etcd":  # which gives its snapshots the mode 0644, in a folder that nobody else may enter
+            loose = [path for path in loose if path.parent.stat().st_mode & 0o077]
         assert part == "logs" or loose == [], part
 
 
