@@ -191,14 +191,15 @@ func (r *Runtime) update(s *sandbox, statuses []shim.Status) {
 		r.mu.Lock()
 		c := r.containers[told.ID]
 		changed := c != nil && c.status.FinishedAt == 0 && c.status != told
-		started := changed && c.status.StartedAt == 0
+		started := changed && c.status.StartedAt == 0 && told.StartedAt != 0
 		if changed {
 			c.status = told
 		}
 		r.mu.Unlock()
-		if started && told.Running {
+		if started { // also one that has ended before this was heard
 			r.emit(cri.ContainerEventType_CONTAINER_STARTED_EVENT, s, told.ID)
-		} else if changed && !told.Running {
+		}
+		if changed && !told.Running {
 			r.emit(cri.ContainerEventType_CONTAINER_STOPPED_EVENT, s, told.ID)
 		}
 	}

@@ -60,7 +60,7 @@ func ask(t *testing.T, dir string, q Request) Response {
 	t.Helper()
 	line, _ := json.Marshal(q)
 	var response Response
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		raw, err := Call(dir, line)
 		if err == nil {

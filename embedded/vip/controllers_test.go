@@ -42,10 +42,10 @@ func start(t *testing.T, volumes string, objects ...runtime.Object) *fake.Client
 	return client
 }
 
-// eventually waits until ok, at most 5 s.
+// eventually waits until ok, at most a minute.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
