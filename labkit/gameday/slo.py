@@ -18,6 +18,8 @@ from labkit.errors import ConfigError
 VERDICTS = ("good", "slow", "degraded", "failed")
 _TOLD_S = 0.7
 """The load generator tells of answers twice a second."""
+_ROUNDED_S = 1e-4
+"""It rounds the times; two requests are further apart."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 MONTH_MINUTES = 30 * 24 * 60.0
@@ -120,8 +122,9 @@ def with_pending(requests: pd.DataFrame, arrivals: Array, now_s: float, objectiv
         now_s: the present; the answers of the last half second may not have been told yet.
     """
     late = arrivals[arrivals < now_s - objective.known_after_s]
-    known = np.round(requests["t_scheduled_s"].to_numpy(dtype=float), 5)
-    open_ones = late[~np.isin(np.round(late, 5), known)]
+    known = np.append(np.sort(requests["t_scheduled_s"].to_numpy(dtype=float)), np.inf)
+    nearest = known[np.searchsorted(known, late - _ROUNDED_S)]
+    open_ones = late[nearest > late + _ROUNDED_S]
     if not len(open_ones):
         return requests
     # The moment at which they were known to be late stands still; what they tell of was noticed then.

@@ -144,6 +144,12 @@ def test_a_request_without_an_answer_is_bad_as_soon_as_it_is_late() -> None:
     assert with_pending(answered, arrivals, 30.0, OBJECTIVE) is answered
 
 
+def test_what_was_answered_is_not_pending_however_its_time_was_rounded() -> None:
+    arrivals = make_script(7, "ci").profile().arrivals("uniform")
+    answered = requests([(round(float(t), 6), 20.0, 200, "") for t in arrivals])
+    assert with_pending(answered, arrivals, arrivals[-1] + 10, OBJECTIVE) is answered
+
+
 # Detected and recovered
 
 
