@@ -178,7 +178,7 @@ class Engine:
             self.journal.write("detected", f"after {row['detect_s']:.1f} s. {row['detected_by']}", number)
         if row["state"] == "recovered" and "recovered" not in told:
             told.add("recovered")
-            unseen = "" if noticed else ", before anybody noticed"
+            unseen = "" if "detected" in told else ", before anybody noticed"
             self.journal.write("recovered", f"{row['recover_s']:.1f} s after the strike{unseen}", number)
 
     def _act(self, row: Mapping[Any, Any], now: float) -> None:
