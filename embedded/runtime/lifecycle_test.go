@@ -425,8 +425,9 @@ func TestTenPodsStartAtOnce(t *testing.T) {
 	t.Log("ten pods at once: ", slowest)
 }
 
-func TestEvents(t *testing.T) {
-	f := open(t, false)
+// listen hears of the containers' events from now on.
+func (f *fixture) listen() <-chan *cri.ContainerEventResponse {
+	f.t.Helper()
 	events := make(chan *cri.ContainerEventResponse, 16)
 	go func() { _ = f.GetContainerEvents(testContext, events, nil) }()
 	f.until("the listener is there", func() bool {
@@ -434,18 +435,30 @@ func TestEvents(t *testing.T) {
 		defer f.events.mu.Unlock()
 		return len(f.events.listeners) == 1
 	})
-	id := f.start(sh("exit 4"))
-	for _, want := range []cri.ContainerEventType{cri.ContainerEventType_CONTAINER_CREATED_EVENT, cri.ContainerEventType_CONTAINER_STARTED_EVENT, cri.ContainerEventType_CONTAINER_STOPPED_EVENT} {
+	return events
+}
+
+// hears expects the next events to be these, of a pod's only container.
+func (f *fixture) hears(events <-chan *cri.ContainerEventResponse, id string, kinds ...cri.ContainerEventType) {
+	f.t.Helper()
+	for _, want := range kinds {
 		select {
 		case event := <-events:
 			if event.ContainerEventType != want || event.ContainerId != id || event.PodSandboxStatus == nil || len(event.ContainersStatuses) != 1 {
 				text, _ := json.Marshal(event)
-				t.Errorf("%s instead of %s", text, want)
+				f.t.Errorf("%s instead of %s", text, want)
 			}
 		case <-time.After(time.Minute):
-			t.Fatal("no event ", want)
+			f.t.Fatal("no event ", want)
 		}
 	}
+}
+
+func TestEvents(t *testing.T) {
+	f := open(t, false)
+	events := f.listen()
+	id := f.start(sh("exit 4"))
+	f.hears(events, id, cri.ContainerEventType_CONTAINER_CREATED_EVENT, cri.ContainerEventType_CONTAINER_STARTED_EVENT, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
 }
 
 func TestEventsOfAContainerThatEndsBeforeItsStartIsHeardOf(t *testing.T) {
@@ -455,23 +468,13 @@ func TestEventsOfAContainerThatEndsBeforeItsStartIsHeardOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := make(chan *cri.ContainerEventResponse, 16)
-	go func() { _ = f.GetContainerEvents(testContext, events, nil) }()
-	f.until("the listener is there", func() bool {
-		f.events.mu.Lock()
-		defer f.events.mu.Unlock()
-		return len(f.events.listeners) == 1
-	})
+	events := f.listen()
 	s, err := f.sandbox(pod)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.update(s, []shim.Status{{ID: id, StartedAt: 1, FinishedAt: 2, ExitCode: 4}})
-	for _, want := range []cri.ContainerEventType{cri.ContainerEventType_CONTAINER_STARTED_EVENT, cri.ContainerEventType_CONTAINER_STOPPED_EVENT} {
-		if event := <-events; event.ContainerEventType != want {
-			t.Errorf("%s instead of %s", event.ContainerEventType, want)
-		}
-	}
+	f.hears(events, id, cri.ContainerEventType_CONTAINER_STARTED_EVENT, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
 }
 
 func TestUserIsWhoThePodNames(t *testing.T) {

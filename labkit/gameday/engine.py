@@ -172,8 +172,7 @@ class Engine:
     def _tell(self, row: Mapping[Any, Any]) -> None:
         """Write into the journal what has just become true."""
         number, told = int(row["number"]), self._open[int(row["number"])].told
-        noticed = pd.notna(row["detected_s"])
-        if row["state"] in ("detected", "recovered") and noticed and "detected" not in told:
+        if pd.notna(row["detected_s"]) and "detected" not in told:
             told.add("detected")
             self.journal.write("detected", f"after {row['detect_s']:.1f} s. {row['detected_by']}", number)
         if row["state"] == "recovered" and "recovered" not in told:

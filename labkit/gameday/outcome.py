@@ -86,16 +86,17 @@ def _outcome(
     if np.isnan(struck) or struck > now_s:
         return found
     own = signs[(signs["number"] == strike["number"]) & (signs["t_seconds"] >= struck)]
-    detected, by = _detected(struck, own, judged, bool(strike["customers"]))
+    customers = bool(strike["customers"])
+    detected, by = _detected(struck, own, judged, customers)
     found["state"] = "open"
     if strike["at_once"]:
-        healed = _recovered(struck, own, judged, bool(strike["customers"]), now_s)
+        healed = _recovered(struck, own, judged, customers, now_s)
         if healed is not None and (detected is None or healed + HOLD_S <= detected):
             return found | {"state": "recovered", "recovered_s": healed, "recover_s": healed - struck}
     if detected is None:
         return found
     found |= {"state": "detected", "detected_s": detected, "detected_by": by, "detect_s": detected - struck}
-    recovered = _recovered(detected, own, judged, bool(strike["customers"]), now_s)
+    recovered = _recovered(detected, own, judged, customers, now_s)
     if recovered is not None:
         found |= {"state": "recovered", "recovered_s": recovered, "recover_s": recovered - struck}
     return found

@@ -27,7 +27,6 @@ class App:
 
     def __init__(self, repositories: Repositories, users: Users, pushes: Pushes) -> None:
         self._repositories, self._users, self._pushes = repositories, users, pushes
-        self._git = make_wsgi_chain(repositories)
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes]:
         """One request."""
@@ -64,9 +63,9 @@ class App:
         return body
 
     def _serve(self, environ: Environ, start: Start) -> Iterator[bytes]:
-        """Dulwich's answer; the server exhausts or closes it in the thread that began it."""
-        with self._repositories.request():
-            yield from self._git(environ, start)
+        """Dulwich's answer."""
+        with self._repositories.request() as opened:
+            yield from make_wsgi_chain(opened)(environ, start)
 
     def _tell(self, environ: Environ, start: Start) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))

@@ -21,14 +21,13 @@ _PATIENCE_S = 5.0
 logger = logging.getLogger("git")
 
 
-class Repositories(Backend):
+class Repositories:
     """Repositories by name; those that are named and not there yet are made, with the branch main."""
 
     def __init__(self, root: Path, names: list[str]) -> None:
         self._root, self._names = root, names
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._requests, self._at_work = 0, threading.Condition()
-        self._mine = threading.local()
         for name in names:
             folder = self.folder(name)
             if not (folder / "HEAD").exists():
@@ -63,14 +62,13 @@ class Repositories(Backend):
         ]
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """For the length of a request: what it opens is closed at its end, and no pack is removed before."""
+    def request(self) -> Iterator[Backend]:
+        """What a request opens, for dulwich: closed at the request's end, and no pack is removed before."""
         with self._at_work:
             self._requests += 1
         try:
             with ExitStack() as opened:
-                self._mine.opened = opened
-                yield
+                yield _Opened(self, opened)
         finally:
             with self._at_work:
                 self._requests -= 1
@@ -92,11 +90,18 @@ class Repositories(Backend):
             else:
                 logger.info("%s: %d packs became one of %d objects", name, packs, objects)
 
+
+class _Opened(Backend):
+    """The repositories that one request opens."""
+
+    def __init__(self, repositories: Repositories, opened: ExitStack) -> None:
+        self._repositories, self._opened = repositories, opened
+
     def open_repository(self, path: str | bytes) -> BackendRepo:
-        """For dulwich: a repository by the path of its URL. It is closed at the end of the request."""
+        """A repository by the path of its URL."""
         text = path.decode() if isinstance(path, bytes) else path
-        name = self.find(text)
+        name = self._repositories.find(text)
         if not name:
             raise NotGitRepository(f"no repository {text}")
-        repository: Repo = self._mine.opened.enter_context(Repo(str(self.folder(name))))
-        return repository  # type: ignore[return-value]  # dulwich's own Repo
+        repository = Repo(str(self._repositories.folder(name)))
+        return self._opened.enter_context(repository)  # type: ignore[return-value]  # dulwich's own Repo

@@ -58,12 +58,15 @@ class Server:
     def url(self, user: str = "student", password: str = "right", repository: str = "shop") -> str:
         return f"http://{user}:{password}@127.0.0.1:{self.port}/{repository}.git"
 
+    def authorization(self, user: str) -> str:
+        """The header's value for a user."""
+        return "Basic " + base64.b64encode(f"{user}:{USERS[user]['password']}".encode()).decode()
+
     def ask(self, path: str, user: str = "") -> str:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         if user:
-            pair = base64.b64encode(f"{user}:{USERS[user]['password']}".encode()).decode()
-            request.add_header("Authorization", f"Basic {pair}")
+            request.add_header("Authorization", self.authorization(user))
         with opener.open(request, timeout=40) as answer:
             return answer.read().decode()
 
@@ -169,9 +172,12 @@ def test_pushes_are_told_to_who_waits(server: Server) -> None:
     assert refused.value.code == 400
 
 
-@pytest.mark.skipif(
+counts_files = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="open files are counted in /proc, which is Linux's"
 )
+
+
+@counts_files
 def test_many_pushes_and_looks_leave_no_file_open_and_few_packs(server: Server) -> None:
     """Each look opens every pack; what is not closed adds up until the server can open no more."""
     copy = server.clone("copy")
@@ -191,6 +197,7 @@ def test_many_pushes_and_looks_leave_no_file_open_and_few_packs(server: Server) 
     server.git("fsck", "--strict", "--no-dangling", at=server.folder / "data" / "shop.git")
 
 
+@counts_files
 def test_a_clone_that_is_broken_off_leaves_no_file_open(server: Server) -> None:
     copy = server.clone("copy")
     commit = server.commit(copy, os.urandom(8_000_000))
@@ -200,10 +207,10 @@ def test_a_clone_that_is_broken_off_leaves_no_file_open(server: Server) -> None:
     body = f"{len(want) + 4:04x}{want}00000009done\n".encode()
     for _ in range(4):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-            pair = base64.b64encode(b"argocd:reader").decode()
             head = (
                 "POST /shop.git/git-upload-pack HTTP/1.1\r\nHost: localhost\r\n"
-                f"Authorization: Basic {pair}\r\nContent-Type: application/x-git-upload-pack-request\r\n"
+                f"Authorization: {server.authorization('argocd')}\r\n"
+                "Content-Type: application/x-git-upload-pack-request\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
             connection.sendall(head.encode() + body)
