@@ -104,4 +104,4 @@ class _Opened(Backend):
         if not name:
             raise NotGitRepository(f"no repository {text}")
         repository = Repo(str(self._repositories.folder(name)))
-        return self._opened.enter_context(repository)  # type: ignore[return-value]  # dulwich's own Repo
+        return self._opened.enter_context(repository)
