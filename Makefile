@@ -63,8 +63,8 @@ lint: setup
 bench: setup ## Timings and memory, measured side by side
 	@.venv/bin/python -m tests.bench
 
-conformance: setup ## Kubernetes' own test suite, three to five hours (PROVIDER=, FOCUS="regular expression", PARALLEL=2, HPA=no, RESUME=1)
-	@$(RUN) conformance --provider $(PROVIDER) --focus "$(FOCUS)" --parallel $(PARALLEL) $(if $(filter no,$(HPA)),--no-hpa) $(if $(RESUME),--resume)
+conformance: setup ## Kubernetes' own test suite, three to five hours (PROVIDER=, FOCUS="regular expression", PARALLEL=2, HPA=no, RUNS=2, RESUME=1)
+	@$(RUN) conformance --provider $(PROVIDER) --focus "$(FOCUS)" --parallel $(PARALLEL) $(if $(filter no,$(HPA)),--no-hpa) $(if $(RUNS),--runs $(RUNS)) $(if $(RESUME),--resume)
 
 down: ## Stop and remove every cluster of yours
 	@[ ! -x .venv/bin/python ] || $(RUN) down --all

@@ -33,6 +33,12 @@ def conformance(
         str, typer.Option("--slice", help="Only a part of them, chosen by this commit, of --slice-seconds.")
     ] = "",
     slice_seconds: Annotated[float, typer.Option(help="Length of a slice.")] = 180.0,
+    runs: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Run them so many times on one cluster; the last counts, and its memory too."
+        ),
+    ] = 1,
     limit: Annotated[float, typer.Option(help="Seconds after which a spec is ended.")] = 1800.0,
     folder: Annotated[Path, typer.Option(help="Where results go.")] = _FOLDER,
     record: Annotated[bool, typer.Option(help="Record the results, and write docs/conformance.md.")] = False,
@@ -43,7 +49,7 @@ def conformance(
 
     end_on_sigterm()
     session = Session(provider, cluster, folder / provider)
-    choice = Choice(focus, skip, hpa, resume, failed, passing, slice_, slice_seconds)
+    choice = Choice(focus, skip, hpa, resume, failed, passing, slice_, slice_seconds, runs)
     if list_:
         for spec in session.chosen(choice):
             typer.echo(spec.text)

@@ -98,7 +98,6 @@ def first_lane() -> list[Part]:
     return [
         Part("lint", ["make", "-s", "lint"], 300, built=False),
         pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
-        pytest_part("services", "services", limit_s=600, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1800, busy=True),
         conformance_part(limit_s=1200),
@@ -141,6 +140,7 @@ def quiet_lane() -> list[Part]:
     parts = [
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
+        pytest_part("services", "services", limit_s=600),
     ]
     return [replace(part, command=[*QUIETLY, *part.command], after="cluster") for part in parts]
 

@@ -44,7 +44,7 @@ class Health:
         """The health after a run: a minute is waited for what is about to go, and seven for memory.
 
         Args:
-            memory: whether its growth counts; a cluster that has just been made grows with its first tasks.
+            memory: whether its growth is told; a slice is too short for it.
         """
         begin = time.monotonic()
         while True:

@@ -45,6 +45,7 @@ class Account:
         user: who ran it, in words.
         memory_before_mb, memory_after_mb: of the cluster.
         damage: what was otherwise different after it, "" when nothing was.
+        memory_at_first_mb: of the cluster before earlier runs of the same specs; None where there were none.
     """
 
     date: str
@@ -56,13 +57,17 @@ class Account:
     memory_before_mb: int
     memory_after_mb: int
     damage: str
+    memory_at_first_mb: int | None = None
 
     def __str__(self) -> str:
         growth = self.memory_after_mb / max(1, self.memory_before_mb) - 1
+        begun = "" if self.memory_at_first_mb is None else f"{self.memory_at_first_mb} MB at first, "
+        before = "before" if self.memory_at_first_mb is None else "after a run of the same specs"
+        after = "after it" if self.memory_at_first_mb is None else "after this one"
         return (
             f"{self.specs} specs in one run of {self.minutes:.0f} min on {self.date}, by {self.user}, "
-            f"{self.parallel} at a time, on {self.cpus} CPUs. The cluster's memory was "
-            f"{self.memory_before_mb} MB before and {self.memory_after_mb} MB after it ({growth:+.0%}); "
+            f"{self.parallel} at a time, on {self.cpus} CPUs. The cluster's memory was {begun}"
+            f"{self.memory_before_mb} MB {before} and {self.memory_after_mb} MB {after} ({growth:+.0%}); "
             f"{self.damage or 'no component was restarted, and nothing was left'}."
         )
 

@@ -44,6 +44,7 @@ class Choice:
     passing: bool = False
     slice_of: str = ""
     slice_s: float = 180.0
+    runs: int = 1
 
 
 class Session:
@@ -87,29 +88,30 @@ class Session:
     def run(self, choice: Choice, processes: int, limit_s: float, say: Say) -> str:
         """Run the chosen specs and write junit.xml and table.txt; what went wrong, or "".
 
-        Interrupted, what was finished is kept, and `resume` goes on from there.
+        Interrupted, what was finished is kept, and `resume` goes on from there. Of several runs on one
+        cluster the last one's results are kept, and the growth of memory in it is judged.
+
+        Raises:
+            ConfigError: no spec is left, or the choice contradicts itself.
         """
+        if choice.runs > 1 and (choice.resume or choice.failed):
+            raise ConfigError("--runs begins anew, --resume and --failed go on.", "Give one of them.")
         todo = self.chosen(choice)
-        if not choice.resume and not choice.failed:
-            self.store.clear()
-        known = _seconds("embedded") | _seconds(self.provider)  # a guess is better than none
-        begin = time.monotonic()
         ours = self.provider != "existing"  # there its owner has decided
         room = _ROOM if ours and any(specs.AUTOSCALING in spec.text for spec in todo) else {}
         with self._running(room) as cluster:
             self._provide(cluster)
-            before = Health.of(cluster)
-            runner = Runner(cluster, self.suite(), self.store, limit_s, known)
-            try:
-                runner.run(todo, processes, lambda *told: say(_line(*told)))
-                again = self._failed(todo) if choice.passing or choice.slice_of else []
-                if again:
-                    say(f"\nonce more, with nothing beside them: {len(again)}")
-                    runner.run(again, 1, lambda *told: say(_line(*told)))
-            finally:
-                self._write(say)
-            after = before.settled(cluster, memory=not choice.slice_of)
-        damage, growth = before.damage(after), [] if choice.slice_of else before.growth(after)
+            healths, lasting = [Health.of(cluster)], choice.runs > 1 or not choice.slice_of
+            for number in range(1, choice.runs + 1):
+                if choice.runs > 1:
+                    say(f"\nrun {number} of {choice.runs}")
+                if not choice.resume and not choice.failed:
+                    self.store.clear()
+                begin = time.monotonic()
+                self._once(cluster, todo, choice, processes, limit_s, say)
+                healths.append(healths[-1].settled(cluster, memory=lasting))
+        first, before, after = healths[0], healths[-2], healths[-1]
+        damage, growth = first.damage(after), before.growth(after)
         self.store.conclude(
             Account(
                 date=f"{date.today():%Y-%m-%d}",
@@ -121,11 +123,30 @@ class Session:
                 memory_before_mb=before.memory_bytes // 10**6,
                 memory_after_mb=after.memory_bytes // 10**6,
                 damage="; ".join(damage),
+                memory_at_first_mb=first.memory_bytes // 10**6 if choice.runs > 1 else None,
             )
         )
         judged = self._failed(todo) if choice.passing or choice.slice_of else []
         regressions = [f"{spec.text} failed, and passed before" for spec in judged]
+        if choice.runs == 1:  # a cluster that has just been made grows with its first tasks
+            if growth and not choice.slice_of:
+                say(f"{growth[0]}; whether it goes on to grow, --runs 2 tells")
+            growth = []
         return "; ".join([*regressions, *damage, *growth])
+
+    def _once(
+        self, cluster: Cluster, todo: list[Spec], choice: Choice, processes: int, limit_s: float, say: Say
+    ) -> None:
+        known = _seconds("embedded") | _seconds(self.provider)  # a guess is better than none
+        runner = Runner(cluster, self.suite(), self.store, limit_s, known)
+        try:
+            runner.run(todo, processes, lambda *told: say(_line(*told)))
+            again = self._failed(todo) if choice.passing or choice.slice_of else []
+            if again:
+                say(f"\nonce more, with nothing beside them: {len(again)}")
+                runner.run(again, 1, lambda *told: say(_line(*told)))
+        finally:
+            self._write(say)
 
     def record(self) -> None:
         """Keep the results among the sources, and write the page of them."""

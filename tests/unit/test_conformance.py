@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from labkit.airgap.context import dockerfile
-from labkit.conformance import containers, images, records, report
+from labkit.conformance import containers, images, records, report, session
+from labkit.conformance.health import Health
 from labkit.conformance.results import FAILED, PASSED, SKIPPED, Account, Result, Store
 from labkit.conformance.run import Runner
 from labkit.conformance.specs import CONFORMANCE, Spec, chosen, listed
@@ -210,8 +211,47 @@ def test_only_a_whole_run_is_told_as_one(tmp_path: Path, monkeypatch: pytest.Mon
         ALONE: PASSED,
         OTHER: PASSED,
     }
+    grown = str(replace(whole, memory_at_first_mb=400))
+    assert (
+        "was 400 MB at first, 500 MB after a run of the same specs and 530 MB after this one (+6%)" in grown
+    )
     store.clear()
     assert store.account() is None and records.account("nowhere") == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "runs", "verdict"),
+    [
+        ([500, 780], 1, ""),
+        ([500, 780, 800], 2, ""),
+        ([500, 780, 900], 2, "memory grew from 780 to 900 MB"),
+    ],
+)
+def test_memory_is_judged_on_a_cluster_that_has_run_the_specs_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_mb: list[int], runs: int, verdict: str
+) -> None:
+    states = (Health(mb * 10**6, {}, frozenset(), frozenset()) for mb in memory_mb)
+    monkeypatch.setattr(Health, "of", lambda *_: next(states))
+    monkeypatch.setattr(Health, "settled", lambda *_, **__: next(states))
+    monkeypatch.setattr(session, "open_cluster", lambda *_: FakeCluster())
+    monkeypatch.setattr(session.Session, "suite", lambda _: suite(tmp_path, POD))
+    monkeypatch.setattr(session.Session, "_provide", lambda *_: None)
+    mine, told = session.Session("embedded", "class", tmp_path / "out"), []
+    assert mine.run(session.Choice(runs=runs), 1, 60, told.append) == verdict
+    account = mine.store.account()
+    assert account is not None
+    assert (account.memory_before_mb, account.memory_after_mb) == tuple(memory_mb[-2:])
+    assert account.memory_at_first_mb == (500 if runs > 1 else None)
+    assert (tmp_path / "seen").read_text().splitlines() == [POD] * runs
+    assert ("memory grew from 500 to 780 MB; whether it goes on to grow, --runs 2 tells" in told) == (
+        runs == 1
+    )
+
+
+def test_runs_and_resume_contradict_each_other(tmp_path: Path) -> None:
+    mine = session.Session("embedded", "class", tmp_path)
+    with pytest.raises(ConfigError, match="--runs begins anew"):
+        mine.run(session.Choice(runs=2, resume=True), 1, 60, print)
 
 
 def test_page_is_what_the_records_say() -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-import waitress
+import waitress  # type: ignore[import-untyped]
 
 from gitserver.app import App
 from gitserver.pushes import Pushes

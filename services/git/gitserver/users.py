@@ -7,6 +7,14 @@ import binascii
 import hmac
 import json
 from pathlib import Path
+from typing import TypedDict
+
+
+class User(TypedDict, total=False):
+    """What the file says of a user."""
+
+    password: str
+    push: list[str]
 
 
 class Users:
@@ -27,14 +35,14 @@ class Users:
         except (binascii.Error, UnicodeDecodeError):
             return ""
         name, _, password = given.partition(":")
-        known = str(self._all().get(name, {}).get("password", ""))
+        known = self._all().get(name, User()).get("password", "")
         right = hmac.compare_digest(known.encode(), password.encode())
         return name if scheme.lower() == "basic" and known and right else ""
 
     def may_push(self, name: str, repository: str) -> bool:
         """Whether a user may change a repository."""
-        return repository in self._all().get(name, {}).get("push", [])
+        return repository in self._all().get(name, User()).get("push", [])
 
-    def _all(self) -> dict[str, dict[str, object]]:
-        users: dict[str, dict[str, object]] = json.loads(self._file.read_text())
+    def _all(self) -> dict[str, User]:
+        users: dict[str, User] = json.loads(self._file.read_text())
         return users
