@@ -134,6 +134,11 @@ class Session:
             growth = []
         return "; ".join([*regressions, *damage, *growth])
 
+    def record(self) -> None:
+        """Keep the results among the sources, and write the page of them."""
+        records.save(self.provider, self.store.results().values(), self.store.account())
+        report.write_page()
+
     def _once(
         self, cluster: Cluster, todo: list[Spec], choice: Choice, processes: int, limit_s: float, say: Say
     ) -> None:
@@ -147,11 +152,6 @@ class Session:
                 runner.run(again, 1, lambda *told: say(_line(*told)))
         finally:
             self._write(say)
-
-    def record(self) -> None:
-        """Keep the results among the sources, and write the page of them."""
-        records.save(self.provider, self.store.results().values(), self.store.account())
-        report.write_page()
 
     @contextmanager
     def _running(self, room: Mapping[str, Any]) -> Iterator[Cluster]:
