@@ -61,14 +61,17 @@ class Account:
 
     def __str__(self) -> str:
         growth = self.memory_after_mb / max(1, self.memory_before_mb) - 1
-        begun = "" if self.memory_at_first_mb is None else f"{self.memory_at_first_mb} MB at first, "
-        before = "before" if self.memory_at_first_mb is None else "after a run of the same specs"
-        after = "after it" if self.memory_at_first_mb is None else "after this one"
+        if self.memory_at_first_mb is None:
+            memory = f"{self.memory_before_mb} MB before and {self.memory_after_mb} MB after it"
+        else:
+            memory = (
+                f"{self.memory_at_first_mb} MB at first, {self.memory_before_mb} MB after a run of the same "
+                f"specs and {self.memory_after_mb} MB after this one"
+            )
         return (
             f"{self.specs} specs in one run of {self.minutes:.0f} min on {self.date}, by {self.user}, "
-            f"{self.parallel} at a time, on {self.cpus} CPUs. The cluster's memory was {begun}"
-            f"{self.memory_before_mb} MB {before} and {self.memory_after_mb} MB {after} ({growth:+.0%}); "
-            f"{self.damage or 'no component was restarted, and nothing was left'}."
+            f"{self.parallel} at a time, on {self.cpus} CPUs. The cluster's memory was {memory} "
+            f"({growth:+.0%}); {self.damage or 'no component was restarted, and nothing was left'}."
         )
 
 

@@ -97,21 +97,23 @@ class Session:
         if choice.runs > 1 and (choice.resume or choice.failed):
             raise ConfigError("--runs begins anew, --resume and --failed go on.", "Give one of them.")
         todo = self.chosen(choice)
+        if not choice.resume and not choice.failed:
+            self.store.clear()
         ours = self.provider != "existing"  # there its owner has decided
         room = _ROOM if ours and any(specs.AUTOSCALING in spec.text for spec in todo) else {}
         with self._running(room) as cluster:
             self._provide(cluster)
             healths, lasting = [Health.of(cluster)], choice.runs > 1 or not choice.slice_of
             for number in range(1, choice.runs + 1):
+                if number > 1:
+                    self.store.clear()
                 if choice.runs > 1:
                     say(f"\nrun {number} of {choice.runs}")
-                if not choice.resume and not choice.failed:
-                    self.store.clear()
                 begin = time.monotonic()
                 self._once(cluster, todo, choice, processes, limit_s, say)
                 healths.append(healths[-1].settled(cluster, memory=lasting))
         first, before, after = healths[0], healths[-2], healths[-1]
-        damage, growth = first.damage(after), before.growth(after)
+        damage, growth = first.damage(after), before.growth(after) if lasting else []
         self.store.conclude(
             Account(
                 date=f"{date.today():%Y-%m-%d}",
@@ -128,9 +130,8 @@ class Session:
         )
         judged = self._failed(todo) if choice.passing or choice.slice_of else []
         regressions = [f"{spec.text} failed, and passed before" for spec in judged]
-        if choice.runs == 1:  # a cluster that has just been made grows with its first tasks
-            if growth and not choice.slice_of:
-                say(f"{growth[0]}; whether it goes on to grow, --runs 2 tells")
+        if growth and choice.runs == 1:  # a cluster that has just been made grows with its first tasks
+            say(f"{growth[0]}; whether it goes on to grow, --runs 2 tells")
             growth = []
         return "; ".join([*regressions, *damage, *growth])
 

@@ -21,7 +21,7 @@ from labkit.conformance.health import Health
 from labkit.conformance.results import FAILED, PASSED, SKIPPED, Account, Result, Store
 from labkit.conformance.run import Runner
 from labkit.conformance.specs import CONFORMANCE, Spec, chosen, listed
-from labkit.errors import ConfigError
+from labkit.errors import ClusterError, ConfigError
 
 POD = "[sig-node] Pods should start (quickly), [a+b] [Conformance]"
 ALONE = "[sig-scheduling] Preemption [Serial] evicts [Conformance]"
@@ -252,6 +252,21 @@ def test_runs_and_resume_contradict_each_other(tmp_path: Path) -> None:
     mine = session.Session("embedded", "class", tmp_path)
     with pytest.raises(ConfigError, match="--runs begins anew"):
         mine.run(session.Choice(runs=2, resume=True), 1, 60, print)
+
+
+def test_without_a_cluster_nothing_of_an_earlier_run_is_left_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> FakeCluster:
+        raise ClusterError("There is no cluster 'class'.")
+
+    monkeypatch.setattr(session, "open_cluster", gone)
+    monkeypatch.setattr(session.Session, "suite", lambda _: suite(tmp_path, POD))
+    mine = session.Session("embedded", "class", tmp_path / "out")
+    mine.store.add(Result(POD, PASSED, 1.0))
+    with pytest.raises(ClusterError):
+        mine.run(session.Choice(), 1, 60, print)
+    assert [spec.text for spec in mine.chosen(session.Choice(resume=True))] == [POD]
 
 
 def test_page_is_what_the_records_say() -> None:
