@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -45,3 +49,25 @@ def test_lock_pins_every_dependency_inside_its_range() -> None:
 def test_lock_has_hashes_and_names_no_host() -> None:
     assert "--hash=sha256:" in LOCK
     assert "://" not in LOCK
+
+
+def imported(folder: Path) -> Iterator[tuple[str, str]]:
+    """Top-level names that the modules below a folder import, each with a file that does."""
+    for file in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((alias.name.partition(".")[0], file.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0], file.name
+
+
+def test_every_package_that_labkit_imports_is_declared() -> None:
+    declared = set(ranges(PROJECT["dependencies"]))
+    providers = packages_distributions()
+    ours = {*sys.stdlib_module_names, "labkit"}
+    undeclared = {
+        f"{name} (in {file})"
+        for name, file in imported(ROOT / "labkit")
+        if name not in ours and not declared & {canonicalize_name(d) for d in providers.get(name, [])}
+    }
+    assert not undeclared, "imported, but not among pyproject.toml's dependencies"
