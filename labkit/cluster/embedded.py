@@ -23,7 +23,7 @@ from labkit.cluster.credentials import server_url
 from labkit.cluster.discovery import check_hash
 from labkit.cluster.join import Join, Token
 from labkit.cluster.phases import Listener, phase, silent
-from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_pids, stop_all
+from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_processes, pid_list, stop_all
 from labkit.cluster.show import show_logs
 from labkit.cluster.state import Directory, Node, Options, State, check_name, check_size, cluster_names
 from labkit.cluster.state import check_options as check_settings
@@ -171,7 +171,7 @@ class EmbeddedCluster(Cluster):
     def _component(self, process: Process) -> ComponentStatus:
         pids = {process.pid} - {0}
         if node := kubelet.node_of(process.name):
-            pids |= node_pids(self.directory, node)
+            pids |= {one.pid for one in node_processes(self.directory, node)}
         uptime = max(0.0, time.time() - process.started_at) if process.pid else 0.0
         return ComponentStatus(
             name=process.name, state=process.state, pid=process.pid, restarts=process.restarts,
@@ -253,12 +253,12 @@ class EmbeddedCluster(Cluster):
         """Stop a node with everything on it (SIGSTOP), as a hung machine."""
         self._node(name)
         self._signal(name, "STOP")
-        stop_all(lambda: node_pids(self.directory, name))
+        stop_all(lambda: node_processes(self.directory, name))
 
     def thaw(self, name: str) -> None:
         """Let a frozen node go on."""
         self._node(name)
-        continue_all(lambda: node_pids(self.directory, name))
+        continue_all(lambda: node_processes(self.directory, name))
         self._signal(name, "CONT")
 
     def lose(self, name: str) -> None:
@@ -327,9 +327,9 @@ class EmbeddedCluster(Cluster):
             self._supervisor.signal(kubelet.component_name(name), signal)
 
     def _kill_pods(self, name: str) -> None:
-        left = kill_all(lambda: node_pids(self.directory, name))
+        left = kill_all(lambda: node_processes(self.directory, name))
         if left:
-            raise ClusterError(f"Processes {sorted(left)} on {name} do not end, not even by SIGKILL.")
+            raise ClusterError(f"Processes {pid_list(left)} on {name} do not end, not even by SIGKILL.")
 
     def _binaries(self) -> Binaries:
         """Those of this version of labkit, without building."""

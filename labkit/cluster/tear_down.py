@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from labkit.cluster.addresses import Slot
 from labkit.cluster.kubelet import node_of
 from labkit.cluster.preflight import is_held, taken_port
-from labkit.cluster.processes import cluster_pids, kill_all
+from labkit.cluster.processes import Process, cluster_processes, kill_all, pid_list
 from labkit.cluster.state import Directory
 from labkit.cluster.supervisor import Supervisor
 from labkit.errors import ClusterError
@@ -46,10 +46,10 @@ def end_processes(directory: Directory) -> None:
         return
     with contextlib.suppress(ClusterError):  # none runs, or it does not answer: the sweep below does it
         _shut_down(Supervisor(directory), directory)
-    left = kill_all(lambda: cluster_pids(directory))
+    left = kill_all(lambda: cluster_processes(directory))
     if left:
         raise ClusterError(
-            f"Processes {sorted(left)} of cluster {directory.name!r} do not end, not even by SIGKILL.",
+            f"Processes {pid_list(left)} of cluster {directory.name!r} do not end, not even by SIGKILL.",
             "They wait for the disk or another device; repeat `labkit down` later.",
         )
     with contextlib.suppress(ClusterError):  # a damaged state does not tell the slot
@@ -70,7 +70,7 @@ def _shut_down(supervisor: Supervisor, directory: Directory) -> None:
     nodes = [process.name for process in running if node_of(process.name)]
     with ThreadPoolExecutor(max(1, len(nodes))) as pool:
         list(pool.map(lambda name: supervisor.stop(name, "KILL", _NODES_S), nodes))
-    kill_all(lambda: cluster_pids(directory) - supervised(supervisor), limit_s=5)
+    kill_all(lambda: _unsupervised(directory, supervisor), limit_s=5)
     known = {process.name for process in running}
     for name in STOP_ORDER:
         if name in known:
@@ -79,6 +79,12 @@ def _shut_down(supervisor: Supervisor, directory: Directory) -> None:
     deadline = time.monotonic() + 5
     while supervisor.running and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def _unsupervised(directory: Directory, supervisor: Supervisor) -> set[Process]:
+    """The processes of a cluster without its supervisor and components: those of its pods."""
+    kept = supervised(supervisor)
+    return {process for process in cluster_processes(directory) if process.pid not in kept}
 
 
 def supervised(supervisor: Supervisor) -> set[int]:

@@ -20,7 +20,7 @@ from labkit.cluster.addresses import Slot
 from labkit.cluster.embedded import EmbeddedCluster
 from labkit.cluster.phases import Phase, silent
 from labkit.cluster.preflight import free_slots, is_held
-from labkit.cluster.processes import cluster_pids, kill_all
+from labkit.cluster.processes import cluster_pids, cluster_processes, kill_all
 from labkit.cluster.state import cluster_names, clusters_dir
 from labkit.cluster.supervisor import NotRunning
 from labkit.errors import ClusterError, ConfigError, MachineError, WaitTimeout
@@ -136,7 +136,7 @@ def test_after_a_reboot_everything_comes_back(make_cluster: Make) -> None:
     cluster = make_cluster("reboot", workers=1)
     cluster.kubectl("create", "deployment", "web", "--image=labkit/host:latest", "--", "sleep", "600")
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-    assert kill_all(lambda: cluster_pids(cluster.directory)) == set()
+    assert kill_all(lambda: cluster_processes(cluster.directory)) == set()
     EmbeddedCluster.up("reboot", silent)
     assert {node.ready for node in cluster.nodes()} == {"True"}
     cluster.kubectl("wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=90s")
@@ -257,7 +257,7 @@ def test_a_taken_port_is_named_and_nothing_is_started() -> None:
 def test_a_cluster_whose_slot_is_taken_says_so(make_cluster: Make) -> None:
     cluster = make_cluster("evicted", workers=0)
     slot = Slot(cluster._supervisor.status()[0])
-    kill_all(lambda: cluster_pids(cluster.directory))
+    kill_all(lambda: cluster_processes(cluster.directory))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         until(lambda: not is_held(slot), 5, "the slot is free")
         other.bind(slot.lock)

@@ -12,7 +12,7 @@ from labkit.cluster.embedded import EmbeddedCluster
 from labkit.cluster.join import STEPS
 from labkit.cluster.kubelet import has_certificate
 from labkit.cluster.phases import silent
-from labkit.cluster.processes import node_pids
+from labkit.cluster.processes import node_processes
 from labkit.errors import ClusterError, ConfigError, WaitTimeout
 
 from .helpers import deployment, namespace, until
@@ -101,7 +101,7 @@ def test_a_removed_workers_pods_move_and_nothing_of_it_stays(cluster: EmbeddedCl
         space.rolled("deployment/web")
         assert any(p["spec"]["nodeName"] == "leaving" for p in space.items("pods"))
         cluster.remove_worker("leaving", drain=True)
-        assert node_pids(cluster.directory, "leaving") == set()
+        assert node_processes(cluster.directory, "leaving") == set()
         assert not cluster.directory.node("leaving").exists()
         assert "leaving" not in cluster.kubectl("get", "nodes", "-o", "name")
         until(lambda: _all_elsewhere(space.items("pods")), 60, "six pods on other nodes")
@@ -135,7 +135,7 @@ def test_a_lost_worker_stays_lost_until_it_is_restored(cluster: EmbeddedCluster)
     cluster.add_worker("unlucky").wait()
     try:
         cluster.lose("unlucky")
-        assert node_pids(cluster.directory, "unlucky") == set()
+        assert node_processes(cluster.directory, "unlucky") == set()
         EmbeddedCluster.up(cluster.name, silent)
         states = {c.name: c.state for c in cluster.status().components}
         assert states["node-unlucky"] == "stopped"

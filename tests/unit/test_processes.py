@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from labkit.cluster.processes import (
+    Process,
     cluster_pids,
+    cluster_processes,
     continue_all,
     kill_all,
     memory_bytes,
-    node_pids,
+    node_processes,
     owner_of_port,
     state_of,
     stop_all,
@@ -51,21 +54,74 @@ def test_components_pods_and_their_children_are_found_and_nothing_else(
     component, pod, other, another = (process.pid for process in processes)
     children = {pid: until_child(pid) for pid in (component, pod, other, another)}
     assert cluster_pids(directory) == {component, pod, children[component], children[pod]}
-    assert node_pids(directory, "worker-1") == {pod, children[pod]}
-    assert node_pids(directory, "worker-2") == set()
+    assert {one.pid for one in node_processes(directory, "worker-1")} == {pod, children[pod]}
+    assert node_processes(directory, "worker-2") == set()
     assert os.access(shim, os.X_OK)
-    stop_all(lambda: node_pids(directory, "worker-1"))
+    stop_all(lambda: node_processes(directory, "worker-1"))
     assert {state_of(pid) for pid in (pod, children[pod])} == {"T"}
     assert state_of(component) == "S"
-    continue_all(lambda: node_pids(directory, "worker-1"))
+    continue_all(lambda: node_processes(directory, "worker-1"))
     time.sleep(0.1)
     assert {state_of(pid) for pid in (pod, children[pod])} == {"S"}
-    assert kill_all(lambda: cluster_pids(directory)) == set()
+    assert kill_all(lambda: cluster_processes(directory)) == set()
     assert [processes[i].wait(5) for i in (0, 1)] == [-signal.SIGKILL] * 2
     assert state_of(children[pod]) in "ZX"
     assert state_of(other) == "S"
     for pid in (children[other], children[another]):
         os.kill(pid, signal.SIGKILL)
+
+
+def identity(pid: int) -> Process:
+    """A living process with its start time."""
+    return Process(pid, int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
+
+
+REUSED = """
+import os, signal, subprocess, sys
+from labkit.cluster.processes import Process, kill_all
+
+def start(pid):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(pid - 1))
+    return subprocess.Popen(["sleep", "300"])
+
+def identity(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return Process(pid, int(file.read().rpartition(")")[2].split()[19]))
+
+ours = start(20_000)
+known = identity(ours.pid)
+ours.kill()
+ours.wait()
+for _ in range(100):
+    stranger = start(20_000)
+    if stranger.pid == 20_000 and identity(20_000) != known:
+        break
+    stranger.kill()
+    stranger.wait()
+known.send(signal.SIGKILL)
+left = kill_all(lambda: {known}, limit_s=0.3)
+print(stranger.poll(), known.alive(), identity(20_000).alive(), left)
+"""
+
+
+def test_a_number_that_is_used_again_is_another_process() -> None:
+    """In a namespace of its own a process may choose the number that the kernel gives next."""
+    within = [
+        "unshare",
+        "--user",
+        "--map-current-user",
+        "--keep-caps",
+        "--pid",
+        "--fork",
+        "--mount",
+        "--mount-proc",
+    ]
+    run = [*within, "--kill-child", sys.executable, "-c", REUSED]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=30)
+    if "unshare failed" in done.stderr:
+        pytest.skip(f"this machine gives no process namespace: {done.stderr.strip()}")
+    assert done.stdout == "None False True set()\n", done.stderr
 
 
 def until_child(pid: int) -> int:
@@ -79,10 +135,10 @@ def until_child(pid: int) -> int:
 
 
 def test_a_process_that_comes_back_is_reported(processes: list[subprocess.Popen[bytes]]) -> None:
-    def again() -> set[int]:
+    def again() -> set[Process]:
         if not processes or processes[-1].poll() is not None:
             processes.append(subprocess.Popen(["sleep", "300"]))
-        return {processes[-1].pid}
+        return {identity(processes[-1].pid)}
 
     assert kill_all(again, limit_s=0.3) != set()
 
