@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -17,10 +18,25 @@ from labkit.errors import ConfigError, LabkitError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Kubernetes labs as notebooks, on a real cluster that needs neither Docker nor root.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"labkit {version('labkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Kubernetes labs as notebooks, on a real cluster that needs neither Docker nor root."""
+
 
 Name = Annotated[str, typer.Argument(help="The cluster's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

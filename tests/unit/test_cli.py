@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,15 @@ def test_a_merged_kubeconfig_keeps_what_was_there(
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert labkit("--version").stdout == f"labkit {project['version']}\n"
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_LABKIT_COMPLETE": "complete_bash", "COMP_WORDS": "labkit st", "COMP_CWORD": "1"}
+    command = [str(Path(sys.executable).with_name("labkit"))]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.stdout.split() == ["status"]

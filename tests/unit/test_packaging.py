@@ -71,3 +71,9 @@ def test_every_package_that_labkit_imports_is_declared() -> None:
         if name not in ours and not declared & {canonicalize_name(d) for d in providers.get(name, [])}
     }
     assert not undeclared, "imported, but not among pyproject.toml's dependencies"
+
+
+def test_the_licence_is_apache_and_the_package_says_that_it_has_types() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert (ROOT / "labkit" / "py.typed").is_file()
