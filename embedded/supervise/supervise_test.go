@@ -193,7 +193,7 @@ func TestRunStartsProgramsOutsideTheFilter(t *testing.T) {
 	dir := serve(t)
 	ask(t, dir, Request{Op: "status"})
 	out := filepath.Join(t.TempDir(), "out")
-	if err := RunOnce(dir, []string{"sh", "-c", "echo $" + Variable + " > " + out}); err != nil {
+	if err := RunOnce(dir, []string{"sh", "-c", "echo $" + Variable + ` > "$1"`, "sh", out}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(out)
@@ -268,7 +268,7 @@ func TestTerminationStopsTheLastStartedFirst(t *testing.T) {
 	trace := filepath.Join(dir, "trace")
 	var components []Component
 	for _, name := range []string{"a", "b", "c"} {
-		c := component(dir, "sh", "-c", "trap 'sleep 0.1; echo "+name+" >> "+trace+"; exit 0' TERM; echo up; while :; do sleep 0.02; done")
+		c := component(dir, "sh", "-c", `trap 'sleep 0.1; echo "$1" >> "$2"; exit 0' TERM; echo up; while :; do sleep 0.02; done`, "sh", name, trace)
 		c.Name, c.Log = name, filepath.Join(dir, name)
 		components = append(components, c)
 	}
@@ -294,7 +294,7 @@ func TestShutdownFollowsTheGivenOrderAndStartsNothingMore(t *testing.T) {
 	dir, cmd := daemon(t)
 	trace := filepath.Join(dir, "trace")
 	script := func(name string) Component {
-		c := component(dir, "sh", "-c", "trap 'sleep 0.3; echo "+name+" >> "+trace+"; exit 0' TERM; while :; do sleep 0.02; done")
+		c := component(dir, "sh", "-c", `trap 'sleep 0.3; echo "$1" >> "$2"; exit 0' TERM; while :; do sleep 0.02; done`, "sh", name, trace)
 		c.Name = name
 		return c
 	}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,16 @@ from labkit.errors import AcquireError, MachineError
 _TOOLS = ("debootstrap", "fakeroot", "gpgv")
 _LIMIT_S = 1200
 _NEEDED_BYTES = 1 << 30
+# Both under one fakeroot, which remembers owners. debootstrap makes /proc a link where it cannot mount; an
+# image needs a folder there.
+_SCRIPT = """set -eu
+root=$1 archive=$2
+shift 2
+"$@"
+rm -rf "$root/proc"
+mkdir "$root/proc"
+tar -C "$root" -cf "$archive" .
+"""
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -47,10 +56,7 @@ def unpacked(
             "debootstrap", "--foreign", "--variant=minbase", "--include=ca-certificates",
             f"--keyring={_KEYRING}", f"--cache-dir={packages}", suite, str(root), mirror,
         ]  # fmt: skip
-        # debootstrap makes /proc a link where it cannot mount; an image needs a folder there.
-        proc = f"rm -rf {root}/proc && mkdir {root}/proc"
-        script = f"{shlex.join(bootstrap)} && {proc} && tar -C {root} -cf {archive} ."
-        _run(["fakeroot", "sh", "-c", script], mirror, progress)
+        _run(["fakeroot", "sh", "-c", _SCRIPT, "sh", str(root), str(archive), *bootstrap], mirror, progress)
         yield archive
 
 

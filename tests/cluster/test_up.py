@@ -214,11 +214,11 @@ def test_a_second_cluster_beside_the_first(make_cluster: Make) -> None:
     clusters = [make_cluster(name, workers=1) for name in ("left", "right")]
     assert len({cluster._supervisor.status()[0] for cluster in clusters}) == 2
     for cluster in clusters:
-        serve = f"echo {cluster.name} > /tmp/index.html; exec python3 -m http.server 80 --directory /tmp"
+        serve = 'echo "$1" > /tmp/index.html; exec python3 -m http.server 80 --directory /tmp'
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}}}
         mount = {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
         pod["spec"] = {
-            "containers": [container("web", "sh", "-c", serve, **mount)], "volumes": [{"name": "tmp", "emptyDir": {}}],
+            "containers": [container("web", "sh", "-c", serve, "sh", cluster.name, **mount)], "volumes": [{"name": "tmp", "emptyDir": {}}],
         }  # fmt: skip
         cluster.kubectl("apply", "-f", "-", input=json.dumps(pod))
         cluster.kubectl("expose", "pod", "web", "--port=80")
@@ -292,9 +292,10 @@ def test_a_state_folder_that_cannot_be_written_is_one_clear_error(monkeypatch: p
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_process() -> None:
     small = tempfile.mkdtemp(prefix="lk.")
-    command = " ".join([*LABKIT, "up", "full", "--workers", "0"])
-    inside = f"mount -t tmpfs -o size=300k none {small} && XDG_STATE_HOME={small} {command}"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], capture_output=True, text=True, timeout=180)
+    inside = 'mount -t tmpfs -o size=300k none "$XDG_STATE_HOME" && exec "$@"'
+    argv = ["unshare", "-rm", "sh", "-c", inside, "sh", *LABKIT, "up", "full", "--workers", "0"]
+    env = {**os.environ, "XDG_STATE_HOME": small}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=180, env=env)
     Path(small).rmdir()
     if "unshare" in done.stderr:
         pytest.skip("this machine allows no user namespaces")

@@ -186,11 +186,11 @@ def test_what_the_compiler_says_is_in_the_error(source: Path, tmp_path: Path) ->
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    inside = (
-        f"mount -t tmpfs -o size=3m none {small} && "
-        f"XDG_CACHE_HOME={small} {sys.executable} -c 'from labkit import acquire; acquire.binaries()'"
-    )
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], capture_output=True, text=True)
+    inside = 'mount -t tmpfs -o size=3m none "$XDG_CACHE_HOME" && exec "$@"'
+    build = [sys.executable, "-c", "from labkit import acquire; acquire.binaries()"]
+    env = {**os.environ, "XDG_CACHE_HOME": str(small)}
+    argv = ["unshare", "-rm", "sh", "-c", inside, "sh", *build]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env)
     if "unshare" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("this machine allows no user namespaces")
     assert "MachineError" in done.stderr

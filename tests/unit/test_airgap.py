@@ -488,3 +488,24 @@ def test_the_runtime_takes_out_one_capability_and_changes_nothing_else(
     assert changed["capabilities"] == {"bounding": ["CAP_KILL"], "effective": []}
     assert changed["args"] == ["x"]
     assert kept == process
+
+
+@pytest.mark.parametrize("name", ["my cache", "my cach'é $x"])
+def test_a_blank_in_the_caches_path_costs_no_neighbour(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder `my` beside the cache `my cache` was removed once; stand-ins for what needs a mirror."""
+    programs, neighbour, cache = tmp_path / "bin", tmp_path / "my", tmp_path / name
+    for folder in (programs, neighbour, cache):
+        folder.mkdir()
+    (neighbour / "thesis").write_text("years of work")
+    bodies = {"fakeroot": 'exec "$@"', "gpgv": "", "debootstrap": 'mkdir -p "$7/etc"; ln -s /proc "$7/proc"'}
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(rootfs, "_KEYRING", neighbour / "thesis")
+    made = rootfs.unpacked("bookworm", "http://x", cache, lambda _text, _part: None)
+    with made as archive, tarfile.open(archive) as tar:
+        assert tar.getmember("./proc").isdir() and tar.getmember("./etc").isdir()
+    assert (neighbour / "thesis").read_text() == "years of work"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -33,9 +34,11 @@ def test_a_token_is_read_and_never_shown() -> None:
 def test_the_hash_is_the_one_that_openssl_computes(tmp_path: Path) -> None:
     pem = Authority.create("kubernetes").pair.certificate
     (tmp_path / "ca.crt").write_bytes(pem)
-    pipe = "openssl x509 -pubkey -noout -in ca.crt | openssl pkey -pubin -outform der | sha256sum"
-    said = subprocess.run(pipe, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert key_hash(pem) == "sha256:" + said.split()[0]
+    certificate = ["openssl", "x509", "-pubkey", "-noout", "-in", str(tmp_path / "ca.crt")]
+    key = subprocess.run(certificate, stdout=subprocess.PIPE, check=True).stdout
+    public = ["openssl", "pkey", "-pubin", "-outform", "der"]
+    bits = subprocess.run(public, input=key, stdout=subprocess.PIPE, check=True).stdout
+    assert key_hash(pem) == "sha256:" + hashlib.sha256(bits).hexdigest()
     assert check_hash(key_hash(pem)) == key_hash(pem)
 
 

@@ -21,6 +21,12 @@ JOIN_LOG = "/kind/join.log"
 _CONFIG = "/var/lib/kubelet/config.yaml"
 _JOINED = f"{_CONFIG}.joined"
 _MANIFEST = "/etc/kubernetes/manifests/kube-controller-manager.yaml"
+_KEEP = '[ -e "$2" ] || cp -p "$1" "$2"; cat "$2"'
+# A kubelet that was started in vain several times is started again at once only after this reset.
+_CONFIGURE = """cat >"$1.new" && mv "$1.new" "$1" || exit
+systemctl reset-failed kubelet; systemctl restart --no-block kubelet
+"""
+_REPLACE = 'umask 077; cat >"$1" && mv "$1" "$2"'
 _POD = f"kube-controller-manager-{CONTROL_PLANE}"
 _RESTART_S = 120.0
 _JOURNAL = ("journalctl", "--unit", "kubelet", "--output", "cat", "--no-pager", "--lines", "5000")
@@ -37,18 +43,9 @@ def configure(engine: Engine, container: str, changes: Mapping[str, Any] | None)
     Args:
         changes: see `labkit.cluster.care.merged`.
     """
-    keep = f"[ -e {_JOINED} ] || cp -p {_CONFIG} {_JOINED}; cat {_JOINED}"
-    joined = _mapping(engine.exec(container, "sh", "-c", keep))
+    joined = _mapping(engine.exec(container, "sh", "-c", _KEEP, "sh", _CONFIG, _JOINED))
     text = yaml.safe_dump(merged(joined, changes or {}), sort_keys=False)
-    # A kubelet that was started in vain several times is started again at once only after this reset.
-    order = "systemctl reset-failed kubelet; systemctl restart --no-block kubelet"
-    engine.exec(
-        container,
-        "sh",
-        "-c",
-        f"cat >{_CONFIG}.new && mv {_CONFIG}.new {_CONFIG} && {{ {order}; }}",
-        input=text,
-    )
+    engine.exec(container, "sh", "-c", _CONFIGURE, "sh", _CONFIG, input=text)
 
 
 def log(engine: Engine, container: Container | None, kept: Path, lines: int, matching: str) -> str:
@@ -91,8 +88,8 @@ def tune_node_monitor(engine: Engine, container: str, kube: Kube, grace_s: int, 
     kept = [part for part in command if part.partition("=")[0] not in wanted]
     manifest["spec"]["containers"][0]["command"] = [*kept, *(f"{k}={v}" for k, v in wanted.items())]
     hidden = str(Path(_MANIFEST).with_name(".kube-controller-manager.yaml"))  # the kubelet passes over it
-    script = f"umask 077; cat >{hidden} && mv {hidden} {_MANIFEST}"
-    engine.exec(container, "sh", "-c", script, input=yaml.safe_dump(manifest, sort_keys=False))
+    text = yaml.safe_dump(manifest, sort_keys=False)
+    engine.exec(container, "sh", "-c", _REPLACE, "sh", hidden, _MANIFEST, input=text)
     wait_for(partial(_runs_with, kube, wanted), _RESTART_S, "the controller manager works with other times")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,10 +41,11 @@ if TYPE_CHECKING:
 
 _POOL = 250
 _SHELL = """
-printf 'nameserver {dns}\\noptions ndots:5\\n' >/run/labkit-resolv.conf
+printf 'nameserver %s\\noptions ndots:5\\n' "$1" >/run/labkit-resolv.conf
 echo search default.svc.cluster.local svc.cluster.local cluster.local >>/run/labkit-resolv.conf
 mount --bind /run/labkit-resolv.conf /etc/resolv.conf
-exec {inner}
+shift
+exec "$@"
 """
 
 
@@ -342,10 +342,9 @@ class KindCluster(Cluster):
     def shell(self, command: str | None = None) -> tuple[list[str], dict[str, str]]:
         """A shell on the control plane's machine, with names and addresses as a pod has them."""
         dns = self.kube.get("Service", "kube-dns", namespace="kube-system")["spec"]["clusterIP"]
-        inner = f"bash -c {shlex.quote(command)}" if command is not None else "bash -l"
-        script = _SHELL.format(dns=dns, inner=inner)
+        inner = ["bash", "-c", command] if command is not None else ["bash", "-l"]
         terminal = command is None and sys.stdin.isatty()
-        argv = ["unshare", "--mount", "sh", "-c", script]
+        argv = ["unshare", "--mount", "sh", "-c", _SHELL, "sh", dns, *inner]
         box = self.directory.control_plane
         return exec_argv(self.engine, box, argv, terminal=terminal), dict(os.environ)
 

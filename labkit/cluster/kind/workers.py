@@ -35,6 +35,8 @@ _SOCKET = "/run/containerd/containerd.sock"
 # The first is there from discovery until the kubelet has its certificate, the second from then on.
 _FOUND = ("test", "-e", "/etc/kubernetes/bootstrap-kubelet.conf", "-o", "-e", "/etc/kubernetes/kubelet.conf")
 _ENDED = "/kind/join.ended"
+_JOIN = 'kubeadm join --config /kind/kubeadm.conf --v=4 >"$1" 2>&1; touch "$2"'
+_WRITE = 'umask 077; mkdir -p "$(dirname "$1")"; cat >"$1"'
 _ADVICE = "To see the stack trace"
 
 
@@ -203,12 +205,10 @@ class Workers:
         size = kubelet_configuration(self.host, node.cpus, node.memory)
         self._write(node.container, "/kind/kubeadm.conf", config)
         self._write(node.container, f"{PATCHES}/kubeletconfiguration+merge.yaml", yaml.safe_dump(size))
-        join = f"kubeadm join --config /kind/kubeadm.conf --v=4 >{JOIN_LOG} 2>&1; touch {_ENDED}"
-        self.engine.run("exec", "-d", node.container, "sh", "-c", join)
+        self.engine.run("exec", "-d", node.container, "sh", "-c", _JOIN, "sh", JOIN_LOG, _ENDED)
 
     def _write(self, container: str, path: str, text: str) -> None:
-        script = f'umask 077; mkdir -p "$(dirname {path})"; cat >{path}'
-        self.engine.exec(container, "sh", "-c", script, input=text)
+        self.engine.exec(container, "sh", "-c", _WRITE, "sh", path, input=text)
 
 
 def _last_error(said: str) -> str:
