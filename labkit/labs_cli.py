@@ -95,6 +95,8 @@ def get_programs(labs: Sequence[Lab], provider: str, told: Any) -> None:
     if provider == "embedded":
         made = [upstream_image(image) for lab in labs for image in lab.images]
         wanted |= {name for one in made for name in (one.program, *one.others.values())}
+    if labs:
+        wanted.add("dockerfile")  # it reads the Dockerfiles of the labs' own images
     if wanted:
         with phase("programs", told, ", ".join(sorted(wanted))) as step:
             programs(sorted(wanted), step.tell)

@@ -30,7 +30,7 @@ def main() -> int:
     argv = [str(program), "test", *FLAGS, "-timeout=8m", "./..."]
     runs = [
         subprocess.run(argv, cwd=module, env=environment(program), check=False).returncode
-        for module in (folder, folder / "standins")
+        for module in (folder, folder / "standins", folder / "dockerfile")
     ]
     wrong = bool(unformatted) or not all(map(pinned, versions().programs))
     return max(*map(abs, runs), int(wrong))

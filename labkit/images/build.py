@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import ImageError
-from labkit.images.context import Context, copy
+from labkit.images.context import copy
 from labkit.images.dockerfile import Copy, PipInstall, Recipe, read_dockerfile
 from labkit.images.layers import Layer
 from labkit.images.names import normalise
@@ -48,11 +49,12 @@ def build(
     tag = normalise(tag)
     store = store or ImageStore()
     say = progress or (lambda _line: None)
-    recipe = read_dockerfile(Path(dockerfile) if dockerfile else root / "Dockerfile", build_args)
+    file = Path(dockerfile) if dockerfile else root / "Dockerfile"
+    recipe = read_dockerfile(file, build_args, root, say)
     try:
         with store.building() as directory:
             rootfs = directory / "rootfs"
-            layer = _files(recipe, Context(root, recipe.file), rootfs, store, say)
+            layer = _files(recipe, root, rootfs, store, say)
             _note_python(recipe)
             image = store.add(tag, _config(recipe, layer, rootfs, store), rootfs)
     except OSError as err:
@@ -66,7 +68,7 @@ def build(
 
 
 def _files(
-    recipe: Recipe, context: Context, rootfs: Path, store: ImageStore, say: Callable[[str], None]
+    recipe: Recipe, context: Path, rootfs: Path, store: ImageStore, say: Callable[[str], None]
 ) -> Layer:
     """Carry out COPY and RUN in their order; pip sees the files that were copied before it."""
     rootfs.mkdir(mode=0o755)
@@ -74,7 +76,7 @@ def _files(
         (rootfs / workdir.lstrip("/")).mkdir(parents=True, exist_ok=True)
     installs: list[PipInstall] = []
     layer: Layer | None = None
-    for step, following in zip(recipe.steps, [*recipe.steps[1:], None], strict=True):
+    for step, following in zip_longest(recipe.steps, recipe.steps[1:]):
         if isinstance(step, Copy):
             say(f"COPY {' '.join(step.sources)} → {step.dest}")
             copy(recipe, step, context, rootfs)

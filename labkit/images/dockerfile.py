@@ -1,19 +1,15 @@
-"""A Dockerfile, read into typed steps; whatever the embedded builder cannot do is refused with its line."""
+"""A Dockerfile as typed steps. What the embedded builder cannot do is refused with its line."""
 
 from __future__ import annotations
 
-import io
-import json
 import re
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]
-from dockerfile_parse.util import WordSplitter  # type: ignore[import-untyped]
+from typing import Any
 
 from labkit.errors import ImageError
+from labkit.images.grammar import parse
 
 DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSTEAD = {
@@ -26,22 +22,54 @@ _INSTEAD = {
     "MAINTAINER": 'Use LABEL maintainer="…".',
 }
 _KNOWN = "FROM python:*, ARG, ENV, LABEL, WORKDIR, COPY, RUN pip install, EXPOSE, USER, ENTRYPOINT and CMD"
-_VARIABLE = re.compile(
-    r"""\\(?P<escaped>.) | '(?P<quoted>[^']*)'
-      | \$\{(?P<braced>\w+)(?::(?P<op>[-+])(?P<word>[^}]*))?\} | \$(?P<plain>[A-Za-z_]\w*)""",
-    re.VERBOSE | re.DOTALL,
-)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A file or folder of the build context that a source of COPY names.
+
+    Attributes:
+        path: as the source names it.
+        real: where it is, which differs when `path` is a link; "" when that is outside of the context.
+        folder: it is one.
+        entries: what is below a folder, relative to it, parents before children.
+    """
+
+    path: str
+    real: str
+    folder: bool
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of COPY as it is written, and what it names."""
+
+    pattern: str
+    wildcard: bool = False
+    outside: bool = False
+    matches: tuple[Match, ...] = ()
 
 
 @dataclass(frozen=True)
 class Copy:
-    """COPY: sources are patterns relative to the context, dest is as written."""
+    """COPY: `found` says what each source names in the context; dest is as written."""
 
     line: int
-    sources: tuple[str, ...]
+    found: tuple[Source, ...]
     dest: str
     workdir: str
     mode: int | None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources, as written."""
+        return tuple(source.pattern for source in self.found)
+
+    @property
+    def into_folder(self) -> bool:
+        """The destination is a folder by the way it is written."""
+        return self.dest in ("", ".") or self.dest.endswith(("/", "/."))
 
 
 @dataclass(frozen=True)
@@ -70,238 +98,184 @@ class Recipe:
     steps: list[Copy | PipInstall] = field(default_factory=list)
     workdirs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    own_cmd: bool = False
 
     def error(self, line: int, what: str, hint: str = "") -> ImageError:
         return ImageError(f"{self.file}, line {line}: {what}", hint)
 
 
-def read_dockerfile(file: Path, build_args: Mapping[str, str] | None = None) -> Recipe:
-    """Read `file`.
+def read_dockerfile(
+    file: Path,
+    build_args: Mapping[str, str] | None = None,
+    context: Path | None = None,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Recipe:
+    """Read `file`; with a context, COPY also knows its files.
 
     Raises:
         ImageError: no such file, or an instruction outside the subset; names file, line and instruction.
+        AcquireError, MachineError: the program that reads Dockerfiles cannot be had.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise ImageError(
-            f"The Dockerfile {file} cannot be read: {err}.", "Name a directory that has one."
-        ) from err
-    reader = _Reader(Recipe(file), dict(build_args or {}))
-    for line, instruction, value in _instructions(file, text):
-        reader.take(line, instruction, value)
-    if not reader.started:
+    base = {"PATH": DEFAULT_PATH, **_BASE_ENV}
+    parsed = parse(file, context, build_args=build_args, env=base, progress=progress)
+    recipe, stages, error = Recipe(file), parsed["stages"] or [], parsed.get("error")
+    if stages:
+        _begin(recipe, stages[0])
+        for found in stages[0]["instructions"] or []:
+            _take(recipe, found)
+    if stages[1:]:
+        what = "a second FROM: multi-stage builds are not supported."
+        raise recipe.error(stages[1]["line"], what, "Keep one stage, FROM python:*.")
+    if error:
+        hint = _hint(error["message"])
+        if error["line"]:
+            raise recipe.error(error["line"], f"{error['message']}.", hint)
+        raise ImageError(f"{file}: {error['message']}.", hint)
+    if not stages:
         raise ImageError(f"{file} has no FROM instruction.", "Begin it with FROM python:3.11-slim.")
-    return reader.recipe
+    return recipe
 
 
-def _instructions(file: Path, text: str) -> Iterator[tuple[int, str, str]]:
-    """Line (from 1), instruction and value of each; a line that belongs to none is an error, not skipped."""
-    covered: set[int] = set()
-    found = DockerfileParser(fileobj=io.BytesIO(text.encode())).structure
-    for entry in found:
-        covered.update(range(entry["startline"], entry["endline"] + 1))
-    for number, line in enumerate(text.splitlines()):
-        if line.strip() and number not in covered:
-            why = "the file ends within it" if line.rstrip().endswith("\\") else "it is not INSTRUCTION value"
-            raise ImageError(f"{file}, line {number + 1}: {line.strip()!r} cannot be read: {why}.")
-    for entry in found:
-        if entry["instruction"] != "COMMENT":
-            yield entry["startline"] + 1, entry["instruction"], entry["value"].strip()
+def _begin(recipe: Recipe, stage: Mapping[str, Any]) -> None:
+    """FROM: the configuration of a python image."""
+    image = stage["base"]
+    name, _, version = image.partition("@")[0].rpartition("/")[2].partition(":")
+    if name != "python":
+        hint = "Only FROM python:* runs without a container engine."
+        raise recipe.error(stage["line"], f"FROM {image} is not supported.", hint)
+    if stage["platform"]:
+        recipe.notes.append(f"line {stage['line']}: FROM --platform has no effect here")
+    recipe.python = version or "latest"
+    recipe.env = dict(_BASE_ENV)
+    recipe.cmd = ["python3"]
 
 
-class _Reader:
-    """Takes the instructions in order; each `_xyz` method is one instruction."""
-
-    def __init__(self, recipe: Recipe, build_args: dict[str, str]) -> None:
-        self.recipe = recipe
-        self.build_args = build_args
-        self.args: dict[str, str] = {}
-        self.started = False
-        self.own_cmd = False
-
-    def take(self, line: int, instruction: str, value: str) -> None:
-        method = getattr(self, f"_{instruction.lower()}", None)
-        if method is None or not instruction.isalpha():
-            hint = _INSTEAD.get(instruction, f"The embedded builder knows {_KNOWN}.")
-            raise self.recipe.error(line, f"{instruction} is not supported.", hint)
-        if not self.started and instruction not in ("FROM", "ARG"):
-            raise self.recipe.error(line, f"{instruction} before FROM.", "Begin with FROM python:3.11-slim.")
-        if not value:
-            raise self.recipe.error(line, f"{instruction} without a value.")
-        if "<<" in value and instruction in ("RUN", "COPY"):
-            raise self.recipe.error(
-                line, f"{instruction} with a here-document is not supported.", "COPY a file."
-            )
-        method(line, value)
-
-    def expand(self, text: str) -> str:
-        """Replace $NAME, ${NAME}, ${NAME:-word} and ${NAME:+word} by ENV and ARG, as a Dockerfile does."""
-        known = {"PATH": DEFAULT_PATH, **self.args, **self.recipe.env}
-
-        def replace(match: re.Match[str]) -> str:
-            if match["escaped"] is not None or match["quoted"] is not None:
-                return "$" if match["escaped"] == "$" else match[0]
-            value = known.get(match["braced"] or match["plain"], "")
-            if match["op"] == "-":
-                return value or match["word"]
-            return (match["word"] if value else "") if match["op"] == "+" else value
-
-        return _VARIABLE.sub(replace, text)
-
-    def words(self, text: str) -> list[str]:
-        return list(WordSplitter(self.expand(text)).split())
-
-    def pairs(self, line: int, value: str) -> dict[str, str]:
-        words = list(WordSplitter(value).split(dequote=False))
-        if words and "=" not in words[0]:  # the old form: ENV name the rest
-            name, _, rest = value.partition(" ")
-            return {name: WordSplitter(self.expand(rest.strip())).dequote()}
-        bad = next((word for word in words if "=" not in word), None)
-        if bad is not None:
-            raise self.recipe.error(line, f"{bad!r} is not name=value.")
-        split = (word.partition("=") for word in words)
-        return {
-            WordSplitter(name).dequote(): WordSplitter(self.expand(text)).dequote() for name, _, text in split
-        }
-
-    def flags(
-        self, line: int, instruction: str, value: str, ignored: tuple[str, ...]
-    ) -> tuple[dict[str, str], str]:
-        """The leading --flag=value words, and the rest; flags in `ignored` become a note."""
-        found: dict[str, str] = {}
-        while value.startswith("--"):
-            word, _, value = value.partition(" ")
-            name, _, argument = self.expand(word).removeprefix("--").partition("=")
-            found[name] = argument
-            value = value.lstrip()
-            if name in ignored:
-                self.recipe.notes.append(f"line {line}: {instruction} --{name} has no effect here")
-        return found, value
-
-    def command(self, line: int, value: str) -> list[str]:
-        """The exec form as it is; the shell form run by /bin/sh -c."""
-        if value.startswith("["):
-            try:
-                parsed = json.loads(value)
-            except ValueError:
-                parsed = None
-            if isinstance(parsed, list) and parsed and all(isinstance(word, str) for word in parsed):
-                return [str(word) for word in parsed]
-            raise self.recipe.error(
-                line,
-                f"{value} is not a JSON array of strings.",
-                'Use double quotes: ["program", "argument"].',
-            )
-        return ["/bin/sh", "-c", value]
-
-    def _from(self, line: int, value: str) -> None:
-        if self.started:
-            raise self.recipe.error(
-                line, "a second FROM: multi-stage builds are not supported.", "Keep one stage, FROM python:*."
-            )
-        _, value = self.flags(line, "FROM", value, ("platform",))
-        image = self.expand(value).split()[0]
-        name, _, version = image.partition("@")[0].rpartition("/")[2].partition(":")
-        if name != "python":
-            raise self.recipe.error(
-                line, f"FROM {image} is not supported.", "Only FROM python:* runs without a container engine."
-            )
-        self.recipe.python = version or "latest"
-        self.recipe.env = {"LANG": "C.UTF-8"}
-        self.recipe.cmd = ["python3"]
-        self.args = {}
-        self.started = True
-
-    def _arg(self, line: int, value: str) -> None:
-        for word in WordSplitter(value).split(dequote=False):
-            name, _, default = word.partition("=")
-            if not name.isidentifier():
-                raise self.recipe.error(line, f"ARG {word}: {name!r} is not a name.")
-            self.args[name] = self.build_args.get(name, WordSplitter(self.expand(default)).dequote())
-
-    def _env(self, line: int, value: str) -> None:
-        self.recipe.env.update(self.pairs(line, value))
-
-    def _label(self, line: int, value: str) -> None:
-        self.recipe.labels.update(self.pairs(line, value))
-
-    def _workdir(self, _line: int, value: str) -> None:
-        self.recipe.workdir = join(self.recipe.workdir, WordSplitter(self.expand(value)).dequote())
-        self.recipe.workdirs.append(self.recipe.workdir)
-
-    def _user(self, _line: int, value: str) -> None:
-        self.recipe.user = WordSplitter(self.expand(value)).dequote()
-
-    def _expose(self, line: int, value: str) -> None:
-        for word in self.words(value):
-            port, _, protocol = word.partition("/")
-            if not port.isdigit() or not 0 < int(port) < 65536 or protocol not in ("", "tcp", "udp"):
-                raise self.recipe.error(line, f"EXPOSE {word} is not PORT or PORT/udp.")
-            self.recipe.exposed_ports.append(f"{port}/{protocol or 'tcp'}")
-
-    def _entrypoint(self, line: int, value: str) -> None:
-        self.recipe.entrypoint = self.command(line, value)
-        if not self.own_cmd:  # the base image's CMD does not go with another ENTRYPOINT
-            self.recipe.cmd = []
-
-    def _cmd(self, line: int, value: str) -> None:
-        self.recipe.cmd = self.command(line, value)
-        self.own_cmd = True
-
-    def _copy(self, line: int, value: str) -> None:
-        flags, value = self.flags(line, "COPY", value, ("chown", "link"))
-        unknown = sorted(set(flags) - {"chown", "link", "chmod"})
-        if unknown:
-            hint = "There is one stage only: copy from the build context." if unknown == ["from"] else ""
-            raise self.recipe.error(line, f"COPY --{unknown[0]} is not supported.", hint)
-        mode = flags.get("chmod")
-        if mode is not None and not re.fullmatch("[0-7]{3,4}", mode):
-            raise self.recipe.error(line, f"COPY --chmod={mode} is not an octal mode.", "Use one like 755.")
-        words = self.command(line, self.expand(value)) if value.startswith("[") else self.words(value)
-        if len(words) < 2:
-            raise self.recipe.error(line, f"COPY {value}: needs a source and a destination.")
-        octal = None if mode is None else int(mode, 8)
-        self.recipe.steps.append(Copy(line, tuple(words[:-1]), words[-1], self.recipe.workdir, octal))
-
-    def _run(self, line: int, value: str) -> None:
-        _, value = self.flags(line, "RUN", value, ("mount", "network", "security"))
-        hint = "Only `pip install …` runs at build time; prepare anything else before the build and COPY it."
-        if value.startswith("["):
-            commands = [self.command(line, value)]
-        else:
-            lexer = shlex.shlex(self.expand(value), posix=True, punctuation_chars=True)
-            lexer.whitespace_split, lexer.commenters = True, ""
-            try:
-                commands = _split(list(lexer))
-            except ValueError as err:
-                raise self.recipe.error(line, f"RUN {value}: {err}.", hint) from err
-        env = tuple(
-            sorted((k, v) for k, v in {**self.args, **self.recipe.env}.items() if k.startswith("PIP_"))
-        )
-        for words in commands:
-            args = pip_arguments(words)
-            operator = next((word for word in words if word and set(word) <= set("();<>|&")), None)
-            if operator and operator[0] in "<>" and args is not None:
-                raise self.recipe.error(
-                    line,
-                    f"RUN {value}: the shell reads {operator} as a redirection.",
-                    'Quote it: "name>=1.0".',
-                )
-            if args is None or operator:
-                raise self.recipe.error(line, f"RUN {' '.join(words)} is not supported.", hint)
-            self.recipe.steps.append(PipInstall(line, tuple(args), self.recipe.workdir, env))
+def _take(recipe: Recipe, found: dict[str, Any]) -> None:
+    """Add one instruction to the recipe, if the subset has it."""
+    name, line = found["name"], found["line"]
+    add = _INSTRUCTIONS.get(name)
+    if add is None and name in _INSTEAD:
+        raise recipe.error(line, f"{name} is not supported.", _INSTEAD[name])
+    if found.get("error"):
+        raise recipe.error(line, _unreadable(found), _hint(found["error"]))
+    if add is None:
+        raise recipe.error(line, f"{name} is not supported.", f"The embedded builder knows {_KNOWN}.")
+    if found.get("heredoc"):
+        raise recipe.error(line, f"{name} with a here-document is not supported.", "COPY a file.")
+    add(recipe, found)
 
 
-def _split(words: list[str]) -> list[list[str]]:
-    """The commands between `&&`."""
-    commands: list[list[str]] = [[]]
-    for word in words:
-        if word == "&&":
-            commands.append([])
-        else:
-            commands[-1].append(word)
-    return commands
+def _unreadable(found: Mapping[str, Any]) -> str:
+    text, why = found["text"], found["error"]
+    if found["name"] == "EXPOSE":
+        return f"{text} is not PORT, FIRST-LAST or PORT/udp: {why}."
+    return f"{why}." if why.startswith(found["name"]) else f"{text}: {why}."
+
+
+def _hint(message: str) -> str:
+    if "no FROM" in message or "before FROM" in message or "no instructions" in message:
+        return "Begin it with FROM python:3.11-slim."
+    return f"The embedded builder knows {_KNOWN}." if "unknown instruction" in message else ""
+
+
+def _env(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.env.update(found["pairs"])
+
+
+def _label(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.labels.update(found["pairs"])
+
+
+def _workdir(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.workdir = join(recipe.workdir, found["words"][0])
+    recipe.workdirs.append(recipe.workdir)
+
+
+def _user(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.user = found["words"][0]
+
+
+def _expose(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.exposed_ports.extend(found.get("words", []))
+
+
+def _entrypoint(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.entrypoint = _command(recipe, found)
+    if not recipe.own_cmd:  # the base image's CMD does not go with another ENTRYPOINT
+        recipe.cmd = []
+
+
+def _cmd(recipe: Recipe, found: dict[str, Any]) -> None:
+    recipe.cmd = _command(recipe, found)
+    recipe.own_cmd = True
+
+
+def _command(recipe: Recipe, found: dict[str, Any]) -> list[str]:
+    """The exec form as it is; the shell form run by /bin/sh -c."""
+    words = [str(word) for word in found.get("words", [])]
+    if not found.get("shell"):
+        return words
+    text = " ".join(words)
+    if re.match(r"\[[^\s\[]", text):  # no shell command begins like that: it was meant for JSON
+        hint = 'Use double quotes: ["program", "argument"].'
+        raise recipe.error(found["line"], f"{text} is not a JSON array of strings.", hint)
+    return ["/bin/sh", "-c", text]
+
+
+def _copy(recipe: Recipe, found: dict[str, Any]) -> None:
+    line, asked = found["line"], found["copy"]
+    for flag in found.get("flags", []):
+        if flag in ("chown", "link"):
+            recipe.notes.append(f"line {line}: COPY --{flag} has no effect here")
+        elif flag != "chmod":
+            hint = "There is one stage only: copy from the build context." if flag == "from" else ""
+            raise recipe.error(line, f"COPY --{flag} is not supported.", hint)
+    mode = asked.get("chmod")
+    if mode and not re.fullmatch("[0-7]{3,4}", mode):
+        raise recipe.error(line, f"COPY --chmod={mode} is not an octal mode.", "Use one like 755.")
+    sources = tuple(_source(one) for one in asked["sources"] or [])
+    recipe.steps.append(Copy(line, sources, asked["dest"], recipe.workdir, int(mode, 8) if mode else None))
+
+
+def _source(found: Mapping[str, Any]) -> Source:
+    matches = tuple(
+        Match(one["path"], one["real"], one["folder"], tuple(one.get("entries", [])))
+        for one in found["matches"] or []
+    )
+    return Source(found["pattern"], found["wildcard"], found.get("outside", False), matches)
+
+
+def _run(recipe: Recipe, found: dict[str, Any]) -> None:
+    line = found["line"]
+    for flag in found.get("flags", []):
+        recipe.notes.append(f"line {line}: RUN --{flag} has no effect here")
+    env = tuple((name, value) for name, value in found["env"] if name.startswith("PIP_"))
+    hint = "Only `pip install …` runs at build time; prepare anything else before the build and COPY it."
+    for words in found.get("commands", []):
+        args = pip_arguments(words)
+        if args is None:
+            raise recipe.error(line, f"RUN {' '.join(words)} is not supported.", hint)
+        recipe.steps.append(PipInstall(line, tuple(args), recipe.workdir, env))
+    refused = found.get("refused", "")
+    if refused:
+        if "redirection" in refused:
+            hint = 'Quote it: "name>=1.0".'
+        raise recipe.error(line, f"{found['text']} is not supported: {refused}.", hint)
+
+
+_BASE_ENV = {"LANG": "C.UTF-8"}
+_INSTRUCTIONS: dict[str, Callable[[Recipe, dict[str, Any]], None]] = {
+    "ENV": _env,
+    "LABEL": _label,
+    "WORKDIR": _workdir,
+    "USER": _user,
+    "EXPOSE": _expose,
+    "ENTRYPOINT": _entrypoint,
+    "CMD": _cmd,
+    "COPY": _copy,
+    "RUN": _run,
+    "ARG": lambda _recipe, _found: None,
+}
 
 
 def pip_arguments(words: list[str]) -> list[str] | None:

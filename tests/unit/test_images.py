@@ -314,9 +314,15 @@ REFUSED = {
     "FROM python\nCOPY --chmod=u+x a b\n": (2, "octal", ""),
     "FROM python\nCMD ['python']\n": (2, "JSON", "double quotes"),
     "FROM python\nEXPOSE http\n": (2, "PORT", ""),
-    "FROM python\nENV a=1 b\n": (2, "'b' is not name=value", ""),
-    "FROM python\nWORKDIR\n": (2, "WORKDIR without a value", ""),
-    "FROM python\nCMD python \\\n": (2, "file ends within", ""),
+    "FROM python\nENV a=1 b\n": (2, 'can\'t find = in "b". Must be of the form: name=value', ""),
+    "FROM python\nWORKDIR\n": (2, "WORKDIR requires exactly one argument", ""),
+    'FROM python\n\nENV A="${B?is not given}"\n': (3, "is not given", ""),
+    "FROM python\nRUN pip install x || true\n": (2, "joined by ||", "Only `pip install"),
+    "FROM python\nRUN pip install $(cat list)\n": (2, "output of a command", ""),
+    "FROM python\nRUN cd /x\n": (2, "RUN cd /x is not supported", ""),
+    "FROM python\nCOPY <<EOF /x\nEOF\n": (2, "here-document", ""),
+    "FROM python\nCOPY --parents a b/\n": (2, "--parents", ""),
+    "FROM python\nCOPY a/../../outside /\n": (2, "leaves the build context", ""),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -70,12 +69,16 @@ def _network(engine: Engine) -> list[str]:
 
 def bases(file: Path, build_args: Mapping[str, str]) -> list[str]:
     """The images that a Dockerfile begins from, stages of its own excepted."""
-    from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]
+    from labkit.images.grammar import parse
 
-    parsed = DockerfileParser(fileobj=io.BytesIO(file.read_bytes()), build_args=dict(build_args))
-    parents = [str(parent) for parent in parsed.parent_images]
-    stages = {match.lower() for match in re.findall(r"(?im)^FROM\s+\S+\s+AS\s+(\S+)", file.read_text())}
-    return [normalise(p) for p in parents if p != "scratch" and p.lower() not in stages and "@" not in p]
+    stages = parse(file, build_args=build_args)["stages"] or []
+    earlier, found = set(), []
+    for stage in stages:
+        base = stage["base"]
+        if base != "scratch" and base.lower() not in earlier and "@" not in base:
+            found.append(normalise(base))
+        earlier.add(stage["name"])
+    return list(dict.fromkeys(found))
 
 
 def build_error(file: Path, said: str) -> ImageError | MachineError:
