@@ -12,7 +12,7 @@ Objects are plain dicts, exactly as the API server sends them.
 from __future__ import annotations
 
 from labkit.kube.client import FIELD_MANAGER, Kube
-from labkit.kube.connection import Conflict, Forbidden, NotFound, Unreachable
+from labkit.kube.connection import Conflict, Forbidden, NotFound, TooManyRequests, Unreachable
 from labkit.kube.objects import Object, dig, quantity
 from labkit.kube.streams import ExecResult
 from labkit.kube.watching import Event, Watch
@@ -26,6 +26,7 @@ __all__ = [
     "Kube",
     "NotFound",
     "Object",
+    "TooManyRequests",
     "Unreachable",
     "Watch",
     "dig",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import KubeError, WaitTimeout
-from labkit.kube.conditions import failed_for_good, parse, rollout_lacks
+from labkit.kube.conditions import hopeless, parse, rollout_lacks
 from labkit.kube.connection import Connection, NotFound
 from labkit.kube.manifests import Document, Source, load, run_kubectl
 from labkit.kube.objects import Object, Objects, dig, title
@@ -179,7 +179,10 @@ class Kube:
 
         Raises:
             WaitTimeout: the hint says why, from status, conditions, logs and events. Also before the
-                deadline if it cannot come true any more (a failed Job, a rollout over its own deadline).
+                deadline if it cannot come true any more ("Complete" of a failed Job, a rollout over its own
+                deadline).
+
+        A status that is older than the object's last change counts neither as success nor as failure.
         """
         test, wording = parse(until)
         begin = time.monotonic()
@@ -188,10 +191,10 @@ class Kube:
             late = [obj for obj in found or (None,) if not test(obj)]
             if not late:
                 return found[0] if found else None
-            hopeless = next(filter(None, map(failed_for_good, late)), "")
-            if hopeless or time.monotonic() - begin > timeout_s:
+            in_vain = next(filter(None, (hopeless(until, obj) for obj in late)), "")
+            if in_vain or time.monotonic() - begin > timeout_s:
                 what = f"{kind} {name or labels or 'of any name'}"
-                raise self._not_in_time(what, wording, late[0], hopeless or f"after {timeout_s:g} s")
+                raise self._not_in_time(what, wording, late[0], in_vain or f"after {timeout_s:g} s")
             time.sleep(_POLL_S)
 
     def watch(
@@ -204,11 +207,12 @@ class Kube:
         everywhere: bool = False,
         timeout_s: float = 60.0,
         count: int | None = None,
+        renew_s: float = 10.0,
     ) -> Watch:
         """Changes as an iterator of `Event(type, object, at)`, bounded by time and number; see `Watch`."""
         path = self._path(kind, None, "" if everywhere else namespace)
         query = {"labelSelector": labels, "fieldSelector": f"metadata.name={name}" if name else ""}
-        return Watch(self.connection, path, query, timeout_s, count)
+        return Watch(self.connection, path, query, timeout_s, count, renew_s)
 
     def logs(
         self,
@@ -221,11 +225,7 @@ class Kube:
     ) -> str:
         """A container's log so far."""
         query = {"container": container, "tailLines": tail, "previous": "true" if previous else None}
-        return str(
-            self.connection.stream("GET", self._logs(pod, namespace), query=query).data.decode(
-                errors="replace"
-            )
-        )
+        return self.connection.text("GET", self._logs(pod, namespace), query=query)
 
     def follow_logs(
         self, pod: str, *, namespace: str | None = None, container: str | None = None, timeout_s: float = 60.0
@@ -244,11 +244,11 @@ class Kube:
         timeout_s: float = 30.0,
     ) -> ExecResult:
         """Run a command in a container. Raises KubeError if it fails and `check` is set."""
-        result = execute(self.connection, pod, namespace or self.namespace, list(argv), container, timeout_s)
+        result = execute(self.connection, pod, namespace or self.namespace, argv, container, timeout_s)
         if check and result.exit_code != 0:
             output = (result.stderr or result.stdout).strip()[-500:]
             raise KubeError(
-                f"{' '.join(argv)} in pod {pod} ended with exit code {result.exit_code}: {output}"
+                f"{' '.join(map(str, argv))} in pod {pod} ended with exit code {result.exit_code}: {output}"
             )
         return result
 
