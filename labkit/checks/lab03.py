@@ -11,6 +11,7 @@ from labkit.cluster import Cluster
 from labkit.kube import Object, dig
 from labkit.labs.visit import VisitError, get
 from labkit.load import Running
+from labkit.load.result import failures
 
 SHOP = "shop"
 SERVICES = ("catalog", "frontend", "orders", "pricing")
@@ -60,9 +61,12 @@ def rolled_back(cluster: Cluster) -> Iterator[Finding]:
 
 @define("03-no-request-lost", "Both changes of version, and not one request lost", deadline_s=5)
 def no_request_lost(traffic: Running) -> Iterator[Finding]:
-    """The load has ended; both versions answered; no request failed."""
+    """The load has ended; both versions answered; every request was sent and told of, and none failed."""
     yield expect(traffic.done, "the load has ended", "it is still being sent")
-    requests = traffic.snapshot().requests
+    if not traffic.done:
+        return
+    result = traffic.result()  # raises where a request is missing from it
+    requests = result.requests
     good = requests[~requests["failed"]]
     versions = sorted(set(good["version"])) if len(good) else []
     yield expect(
@@ -73,10 +77,12 @@ def no_request_lost(traffic: Running) -> Iterator[Finding]:
     yield expect(
         back, "the first and the last answer are of v1", "the load began or ended at another version"
     )
-    failed = requests[requests["failed"]]
-    kinds = failed["error"].where(failed["error"] != "", "HTTP " + failed["status"].astype(str))
-    said = ", ".join(f"{count} × {kind}" for kind, count in kinds.value_counts().items())
-    yield expect(not len(failed), f"none of {len(requests)} requests failed", f"failed: {said}")
+    said = ", ".join(f"{count} × {kind}" for kind, count in failures(requests).value_counts().items())
+    yield expect(not said, f"none of {len(requests)} requests failed", f"failed: {said}")
+    unsent = ", ".join(f"{count} × {kind}" for kind, count in result.unsent["error"].value_counts().items())
+    yield expect(
+        not unsent, "the generator sent all that was due", f"not sent: {unsent}. Run the load again."
+    )
 
 
 def _rolled_out(cluster: Cluster, name: str) -> Finding:

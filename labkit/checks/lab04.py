@@ -51,7 +51,9 @@ def address(metallb: MetalLB) -> Iterator[Finding]:
 def shared_out(traffic: Running) -> Iterator[Finding]:
     """The load has ended; a pod stopped answering midway and another one began; later answers are good."""
     yield expect(traffic.done, "the load has ended", "it is still being sent")
-    result = traffic.snapshot()
+    if not traffic.done:
+        return
+    result = traffic.result()
     requests, span = result.requests, max(1.0, result.profile.duration_s)
     good = requests[~requests["failed"]]
     if not len(good):

@@ -46,7 +46,9 @@ def reached(tunnel: Tunnel) -> Iterator[Finding]:
 def came_back(traffic: Running) -> Iterator[Finding]:
     """The load has ended; requests failed in its middle; at its end none did."""
     yield expect(traffic.done, "the load has ended", "it is still being sent")
-    result = traffic.snapshot()
+    if not traffic.done:
+        return
+    result = traffic.result()
     requests, span = result.requests, max(1.0, result.profile.duration_s)
     first = requests[requests["t_scheduled_s"] < 0.1 * span]
     last = requests[requests["t_scheduled_s"] > 0.85 * span]

@@ -8,8 +8,9 @@
 Why not locust or k6: locust simulates users who wait for their answer, also with `constant_throughput`: a
 closed loop, in which a slow server slows the load and hides its own latency; and it patches the process with
 gevent. k6's arrival-rate executors are open-loop, but k6 is a program of its own to build. So arrivals are
-computed beforehand, and aiohttp sends them from a process of its own; latency counts from the scheduled
-arrival (no coordinated omission), with a resolution of 1 ms. `python -m tests.bench` measures its cost.
+computed beforehand, and a process of its own sends them (`labkit.sender`). Latency counts from the scheduled
+arrival (no coordinated omission) until the kernel has the last byte, so the generator's delay in reading is
+not taken for the server's. Every result states what remains of its own. `python -m tests.bench` measures it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -130,10 +131,14 @@ def ramp(begin_rps: float, end_rps: float, seconds: float) -> Profile:
 
 def steps(stages: Iterable[tuple[float, float]]) -> Profile:
     """Constant stages (requests per second, seconds), one after the other."""
-    made = [constant(rps, seconds) for rps, seconds in stages]
-    if not made:
+    made = np.array(list(stages), dtype=float).reshape(-1, 2)
+    if not len(made):
         raise ConfigError("A load profile needs at least one stage.")
-    return sum(made[1:], start=made[0])
+    if not (made[:, 1] > 0).all():
+        raise ConfigError("A stage of a load profile has no duration.", "Durations are over 0 s.")
+    ends = np.cumsum(made[:, 1])
+    times = np.stack([np.concatenate([[0.0], ends[:-1]]), ends], axis=1).ravel()
+    return Profile(tuple(zip(times.tolist(), np.repeat(made[:, 0], 2).tolist(), strict=True)))
 
 
 def sine(mean_rps: float, amplitude_rps: float, period_s: float, seconds: float) -> Profile:
@@ -144,11 +149,13 @@ def sine(mean_rps: float, amplitude_rps: float, period_s: float, seconds: float)
 
 
 def spikes(base_rps: float, peak_rps: float, every_s: float, width_s: float, seconds: float) -> Profile:
-    """A base rate with a spike of `width_s` at the end of each `every_s`."""
+    """A base rate with a spike of `width_s` at the end of each `every_s`; it ends after `seconds`."""
     if not 0 < width_s < every_s:
         raise ConfigError(f"Spikes of {width_s} s do not fit into every {every_s} s.")
-    count = max(1, round(seconds / every_s))
-    return steps([(base_rps, every_s - width_s), (peak_rps, width_s)] * count)
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"A load of {seconds} s makes no sense.", "Durations are over 0 s.")
+    count = max(1, math.ceil(seconds / every_s - 1e-9))
+    return steps([(base_rps, every_s - width_s), (peak_rps, width_s)] * count).until(seconds)
 
 
 def trace(rates_rps: Sequence[float], interval_s: float) -> Profile:

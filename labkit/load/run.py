@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from labkit.errors import ConfigError, LabkitError
-from labkit.load.profiles import Profile, Spacing
-from labkit.load.result import LoadResult, frame_of
+from labkit.load.profiles import Array, Profile, Spacing
+from labkit.load.result import LoadResult, frame_of, split
 
 _START_LIMIT_S = 30.0
+_LEAST_S = 0.1
+"""The shortest profile: one that was stopped at once."""
 _HEADERS = {"x-pod": "pod", "x-version": "version"}
 
 
@@ -37,9 +38,15 @@ class Running:
     """A load that is being sent; a context manager that stops it at the end of the block."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], profile: Profile, columns: list[str], timeout_s: float
+        self,
+        process: subprocess.Popen[bytes],
+        profile: Profile,
+        arrivals: Array,
+        columns: list[str],
+        timeout_s: float,
     ) -> None:
         self._process = process
+        self._arrivals = arrivals
         self._profile = profile
         self._columns = columns
         self._limit_s = profile.duration_s + timeout_s + _START_LIMIT_S
@@ -48,8 +55,8 @@ class Running:
         self._started = threading.Event()
         self._began = time.monotonic()
         self._words = ""
+        self._stopping = False
         self.started_at = 0.0
-        self._stopped_s = 0.0
         self._reader = threading.Thread(target=self._read, name="labkit-load", daemon=True)
         self._reader.start()
 
@@ -69,11 +76,14 @@ class Running:
         return not self._reader.is_alive()
 
     def snapshot(self) -> LoadResult:
-        """What has been measured so far (written twice a second)."""
-        rows = list(self._rows)
-        cpu_s, wall_s = self._end.get("cpu_s", 0.0), self._end.get("wall_s", 0.0)
-        profile = self._profile.until(self._stopped_s) if self._stopped_s else self._profile
-        return LoadResult(frame_of(rows, self._columns), profile, self.started_at, cpu_s, wall_s)
+        """What has been measured so far (written twice a second). Requests still open are not in it yet."""
+        end = dict(self._end)
+        requests, unsent = split(frame_of(list(self._rows), self._columns))
+        until_s = end.get("until_s", min(max(0.0, self.t_seconds), self._profile.duration_s))
+        profile = self._profile.until(max(_LEAST_S, until_s)) if end else self._profile
+        return LoadResult(
+            requests, profile, self.started_at, end.get("cpu_s", 0.0), end.get("wall_s", 0.0), unsent, until_s
+        )
 
     def result(self) -> LoadResult:
         """Wait for the end of the profile and return all.
@@ -85,15 +95,27 @@ class Running:
         self._close()
         if not self._end:
             raise LabkitError(f"The load generator ended early: {self._last_words()}")
-        return self.snapshot()
+        result = self.snapshot()
+        missing = int((self._arrivals < result.span_s).sum()) - len(result.requests) - len(result.unsent)
+        if missing > 0:
+            raise LabkitError(
+                f"The load generator does not tell what became of {missing} requests: {self._last_words()}"
+            )
+        return result
 
-    def stop(self) -> LoadResult:
-        """End the load now; requests on their way may still be answered. The result's profile ends here."""
-        if self._process.stdin and not self._process.stdin.closed:
-            if not self.done:
-                self._stopped_s = max(0.1, self.t_seconds)
+    def stop(self, wait_s: float | None = None) -> LoadResult:
+        """Send no more, and return all when the open requests have ended. The result's profile ends here.
+
+        Args:
+            wait_s: how long open requests may still be answered; by default each until its own timeout. One
+                that is open then counts as failed: "not answered".
+        """
+        stdin = self._process.stdin
+        if stdin and not stdin.closed and not self._stopping:
+            self._stopping = True
             with contextlib.suppress(OSError):
-                self._process.stdin.close()
+                stdin.write(json.dumps({"wait_s": wait_s}).encode() + b"\n")
+                stdin.flush()
         return self.result()
 
     def wait_started(self) -> None:
@@ -106,6 +128,8 @@ class Running:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            if not line.endswith(b"\n"):  # it was killed while it wrote
+                break
             message: dict[str, Any] = json.loads(line)
             if "start" in message:
                 self.started_at = message["start"]
@@ -152,7 +176,7 @@ def start(
         keep_alive: False opens a connection per request, as separate clients do, so that a Service balances
             each request; True reuses connections, as one gateway does.
         timeout_s: a request without a complete answer after so long has failed.
-        max_in_flight: more unanswered requests than these are not sent, and count as failed.
+        max_in_flight: while so many are unanswered no more are sent; the result's `unsent` tells which.
         collect: response headers to keep, header to column; x-pod and x-version by default.
 
     Raises:
@@ -168,6 +192,12 @@ def start(
     for request in given:
         if urlsplit(request.url).scheme not in ("http", "https") or not urlsplit(request.url).hostname:
             raise ConfigError(f"{request.url!r} is not an http URL.", "cluster.url(service) makes one.")
+        if any(
+            mark in text
+            for text in (request.method, *request.headers, *request.headers.values())
+            for mark in "\r\n"
+        ):
+            raise ConfigError(f"A header or method of {request.url} has a line break in it.", "Remove it.")
     if not given or timeout_s <= 0 or max_in_flight < 1 or any(request.weight <= 0 for request in given):
         raise ConfigError("A load needs a target, and weights, timeout_s and max_in_flight above 0.")
     headers = _HEADERS if collect is None else dict(collect)
@@ -183,7 +213,7 @@ def start(
         "headers": list(headers),
     }
     process = subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).with_name("generator.py"))],
+        [sys.executable, "-P", "-m", "labkit.sender"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -193,7 +223,7 @@ def start(
     with contextlib.suppress(BrokenPipeError):  # its last words say why
         process.stdin.write(json.dumps(plan).encode() + b"\n" + arrivals.tobytes())
         process.stdin.flush()
-    running = Running(process, profile, list(headers.values()), timeout_s)
+    running = Running(process, profile, arrivals, list(headers.values()), timeout_s)
     running.wait_started()
     return running
 

@@ -145,6 +145,8 @@ def served(
                 "timeout" if late else "",
                 f"pricing-{rng.integers(pods)}",
                 "v1",
+                0.4,
+                0.1,
             ]
         )
     return load.LoadResult(frame_of(rows, ["pod", "version"]), profile, started, 3.0, 200.0)
@@ -167,10 +169,12 @@ def rollout_run(failed: int = 0) -> load.LoadResult:
                 "",
                 f"web-{version}-{rng.integers(3)}",
                 version,
+                0.3,
+                0.1,
             ]
         )
     for at in np.linspace(11, 14, failed):
-        rows.append([at, 1.2, 0.3, 0, "refused", "", ""])
+        rows.append([at, 1.2, 0.3, 0, "refused", "", "", 0.3, 0.1])
     return load.LoadResult(frame_of(rows, ["pod", "version"]), profile, STARTED, 1.0, 40.0)
 
 
@@ -183,7 +187,7 @@ def pods_run() -> load.LoadResult:
         pods = ["web-7f4-b2x", "web-7f4-k9d", "web-7f4-qm5"] + (
             ["web-7f4-zz1"] if arrival < 12 else ["web-7f4-new"] if arrival > 16 else []
         )
-        rows.append([arrival, rng.gamma(3, 2), 0.3, 200, "", pods[rng.integers(len(pods))], "v1"])
+        rows.append([arrival, rng.gamma(3, 2), 0.3, 200, "", pods[rng.integers(len(pods))], "v1", 0.3, 0.1])
     return load.LoadResult(frame_of(rows, ["pod", "version"]), profile, STARTED, 1.0, 30.0)
 
 
@@ -207,6 +211,7 @@ def node_run() -> Recording:
             phase="Running",
             ready=True,
             terminating=False,
+            owner="ReplicaSet/web-7f4",
         )
     change(
         31,
@@ -228,6 +233,7 @@ def node_run() -> Recording:
             phase="Pending",
             ready=False,
             terminating=False,
+            owner="ReplicaSet/web-7f4",
         )
         change(42.2, "Pod", f"web-{number + 3}", node="worker-1")
         change(43.4 + number / 2, "Pod", f"web-{number + 3}", phase="Running", ready=True)
@@ -245,6 +251,7 @@ def outage_run() -> Recording:
     counts = [(0, 3), (31.2, 1), (43.9, 2), (44.4, 3)]
     more += [[t, "Deployment", "shop", "web", "ready_replicas", None, count] for t, count in counts]
     more.append([0, "Deployment", "shop", "web", "replicas", None, 3])
+    more.append([0, "ReplicaSet", "shop", "web-7f4", "owner", None, "Deployment/web"])
     more += [
         [t, "Lease", "kube-node-lease", "worker-2", "renewed_at", None, STARTED + t] for t in (0, 8, 18, 70.5)
     ]

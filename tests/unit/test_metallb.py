@@ -156,11 +156,11 @@ def test_a_status_is_read_by_people() -> None:
 class Played:
     """Stands where a Running would."""
 
-    result: LoadResult
+    measured: LoadResult
     done: bool = True
 
-    def snapshot(self) -> LoadResult:
-        return self.result
+    def result(self) -> LoadResult:
+        return self.measured
 
 
 def run(*spans: tuple[str, float, float], failed_from: float = 99.0) -> Played:
@@ -195,5 +195,5 @@ def test_a_pod_that_lives_on_or_is_not_replaced_does_not() -> None:
 
 
 def test_a_fail_over_is_told_in_words() -> None:
-    told = str(FailOver("worker-1", "worker-2", 5.0, 7.5, run(*GOOD, failed_from=28).result))
+    told = str(FailOver("worker-1", "worker-2", 5.0, 7.5, run(*GOOD, failed_from=28).measured))
     assert "worker-1 was lost; worker-2 announced 2.5 s later. 6 of 86" in told

@@ -49,7 +49,7 @@ class Recorder:
 
 class Load:
     def snapshot(self) -> LoadResult:
-        rows = [[t / 10, 20.0, 0.1, 200 if t else 500, ""] for t in range(100)]
+        rows = [[t / 10, 20.0, 0.1, 200 if t else 500, "", 0.1, 0.1] for t in range(100)]
         return LoadResult(frame_of(rows, []), constant(10, 10), 0.0)
 
 
