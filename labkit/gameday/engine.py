@@ -133,7 +133,7 @@ class Engine:
         for incident in self.script.incidents:
             state = self._open[incident.number]
             if now >= incident.begin_s and state.struck is None:
-                state.struck = self._executor.submit(self._strike, incident.number)
+                state.struck = self._executor.submit(self._told, self._strike, incident.number)
             elif self._is_open(state):
                 self._look(incident.number, state)
         if any(self._is_open(state) for state in self._open.values()):
@@ -148,6 +148,18 @@ class Engine:
         """Whether an incident has struck, and is not known to be over."""
         return state.struck is not None and state.struck.done() and "recovered" not in state.told
 
+    def _told(self, work: Callable[[int], None], number: int) -> None:
+        """Do something in the executor, where an exception would reach nobody; one of a kind is told once."""
+        try:
+            work(number)
+        except Exception as error:  # whatever it was
+            text = f"{work.__name__.strip('_')}: {type(error).__name__}: {error}"
+            if work == self._strike:
+                self._void.add(number)
+            if text not in self._open[number].told:
+                self._open[number].told.add(text)
+                self.journal.write("trouble", text, number, secret=work != self._repair)
+
     def _strike(self, number: int) -> None:
         fault = self._open[number].fault
         self.journal.write("struck", fault.title, number, secret=True)
@@ -159,7 +171,7 @@ class Engine:
 
     def _look(self, number: int, state: _Open) -> None:
         if state.look is None or state.look.done():
-            state.look = self._executor.submit(self._see, number)
+            state.look = self._executor.submit(self._told, self._see, number)
 
     def _see(self, number: int) -> None:
         begin = self._clock()
@@ -193,7 +205,7 @@ class Engine:
         due = state.tried_s + AGAIN_S if state.tries else row["detected_s"] + self.operator.reaction_s
         if now >= due and state.tries < TRIES:
             state.tries, state.tried_s = state.tries + 1, now
-            state.repair = self._executor.submit(self._repair, number)
+            state.repair = self._executor.submit(self._told, self._repair, number)
 
     def _repair(self, number: int) -> None:
         fault = self._open[number].fault

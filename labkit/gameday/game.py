@@ -217,10 +217,13 @@ class Game:
         return failed
 
     def _requests(self) -> pd.DataFrame:
-        requests = self.traffic.snapshot().requests
         if self._result is not None:
-            return requests
-        return with_pending(requests, self._arrivals, self.traffic.t_seconds, self.objective)
+            return self._result.requests
+        seen = self.traffic.snapshot()
+        unsent = seen.unsent["t_scheduled_s"].to_numpy(dtype=float)
+        return with_pending(
+            seen.requests, self._arrivals, self.traffic.t_seconds, self.objective, unsent=unsent
+        )
 
     def _run(self) -> None:
         while not self._stop.is_set() and not self.engine.over:

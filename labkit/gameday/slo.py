@@ -7,6 +7,7 @@ The words are those of Google's SRE book (https://sre.google/sre-book/service-le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,15 +115,25 @@ def judge(requests: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     return judged.sort_values("t_seconds", kind="stable", ignore_index=True)
 
 
-def with_pending(requests: pd.DataFrame, arrivals: Array, now_s: float, objective: Objective) -> pd.DataFrame:
+def with_pending(
+    requests: pd.DataFrame,
+    arrivals: Array,
+    now_s: float,
+    objective: Objective,
+    *,
+    unsent: Sequence[float] | Array = (),
+) -> pd.DataFrame:
     """The requests, and those that were sent and have no answer although it is late already.
 
     Args:
         arrivals: when requests are sent, ascending.
         now_s: the present; the answers of the last half second may not have been told yet.
+        unsent: arrivals that the generator could not send; no customer waits for those.
     """
     late = arrivals[arrivals < now_s - objective.known_after_s]
-    known = np.append(np.sort(requests["t_scheduled_s"].to_numpy(dtype=float)), np.inf)
+    known = np.append(
+        np.sort(np.concatenate([requests["t_scheduled_s"].to_numpy(dtype=float), unsent])), np.inf
+    )
     nearest = known[np.searchsorted(known, late - _ROUNDED_S)]
     open_ones = late[nearest > late + _ROUNDED_S]
     if not len(open_ones):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from concurrent.futures import Executor, Future
+import socket
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from labkit.gameday.efficiency import efficiency, needed_replicas
 from labkit.gameday.engine import AGAIN_S, TRIES, Engine, Operator
 from labkit.gameday.faults.bad_deploy import RELEASES
 from labkit.gameday.faults.base import Fault, Sign
+from labkit.gameday.game import customers
 from labkit.gameday.outcome import SIGNS, STRIKES, outcomes, suffering
 from labkit.gameday.reflect import reflect
 from labkit.gameday.report import Report
@@ -295,6 +298,14 @@ class Inline(Executor):
         return future
 
 
+class Threaded(Executor):
+    """One thread, waited for: what is raised stays in the future, as in the game."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(fn, *args, **kwargs)
+
+
 class Pretended(Fault):
     """Breaks when struck, shows it after `shows_s`, and is good again `heals_s` after a repair."""
 
@@ -330,7 +341,13 @@ class Pretended(Fault):
 class Played:
     """A game on a clock that only the test moves."""
 
-    def __init__(self, operator: Operator | None = None, seed: int = 2, **made: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        operator: Operator | None = None,
+        seed: int = 2,
+        executor: type[Executor] = Inline,
+        **made: dict[str, Any],
+    ) -> None:
         self.now = 0.0
         self.script = make_script(seed, "ci")
         self.faults = {
@@ -339,7 +356,7 @@ class Played:
         frame = steady(self.script.limit_s, every_s=0.5)
         self.engine = Engine(
             self.script, self.faults, requests=lambda: frame[frame["t_scheduled_s"] <= self.now], clock=self.clock,
-            executor=Inline(), objective=OBJECTIVE, operator=operator,
+            executor=executor(), objective=OBJECTIVE, operator=operator,
         )  # fmt: skip
 
     def clock(self) -> float:
@@ -421,6 +438,47 @@ def test_trouble_is_told_and_survived() -> None:
     assert game.faults[2].repairs == 2 and table["recover_s"][2] > AGAIN_S
     assert game.now <= game.script.duration_s + AGAIN_S, "an incident that could not strike is not waited for"
     assert stories(game.engine)[1].what == "the strike failed: refused"
+
+
+def test_an_error_of_any_kind_in_the_executor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the futures of strikes, looks and repairs: what is raised there must not vanish."""
+
+    plain = {name: getattr(Pretended, name) for name in ("strike", "look", "repair")}
+    for name in plain:
+
+        def run(fault: Pretended, name: str = name) -> Any:
+            if name in fault.trouble:
+                raise ZeroDivisionError(f"in {name}")
+            return plain[name](fault)
+
+        monkeypatch.setattr(Pretended, name, run)
+    game = Played(Operator(2.0), executor=Threaded, n1={"trouble": frozenset({"strike"})}, n2={"trouble": frozenset({"look"})},
+                  n3={"trouble": frozenset({"repair"})})  # fmt: skip
+    table = game.play().set_index("number")
+    told = [(one.number, one.text) for one in game.engine.journal.entries() if one.what == "trouble"]
+    assert told == [
+        (1, "strike: ZeroDivisionError: in strike"),
+        (2, "see: ZeroDivisionError: in look"),
+        (3, "repair: ZeroDivisionError: in repair"),
+    ], "each once"
+    assert table["state"][[4, 5]].eq("recovered").all()
+
+
+def test_requests_that_hang_when_the_shift_ends_are_bad() -> None:
+    """A release that hangs at the end: the customers' open requests count against the shop."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        traffic = load.start(customers(url), load.constant(20, 30), spacing="uniform", timeout_s=2.5)
+        time.sleep(1.0)
+        requests = traffic.stop().requests
+    level = availability(judge(requests, OBJECTIVE), OBJECTIVE)
+    assert level.requests == level.bad > 0
+
+
+def test_what_the_generator_could_not_send_is_no_open_request() -> None:
+    arrivals, none = np.arange(0, 20, 0.1), steady(0)
+    assert len(with_pending(none, arrivals, 30.0, OBJECTIVE)) == len(arrivals)
+    assert len(with_pending(none, arrivals, 30.0, OBJECTIVE, unsent=arrivals[50:])) == 50
 
 
 def test_a_repair_that_does_not_help_is_tried_a_few_times_only() -> None:
