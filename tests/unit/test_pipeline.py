@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,6 +18,8 @@ from labkit import plots
 from labkit.addons.argocd import Delivery, chain, deliveries_frame
 from labkit.addons.argocd.application import app_status, settled
 from labkit.addons.pipeline import Run, Step, runs_frame
+from labkit.addons.pipeline.environment import environment
+from labkit.addons.pipeline.execute import _follow
 from labkit.addons.pipeline.run import Reader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +97,51 @@ def test_a_workflow_that_cannot_be_read() -> None:
     assert reader.invalid and reader.problem().endswith("line 16: did not find expected ','")
     reader = read("Error: Could not find any stages to run. View the valid jobs with `act --list`.\n")
     assert reader.invalid and "a job that does not exist" in reader.problem()
+
+
+SECRETS = {
+    "OPENAI_API_KEY": "hush-1", "AWS_ACCESS_KEY_ID": "hush-2", "AWS_SECRET_ACCESS_KEY": "hush-3",
+    "SSH_AUTH_SOCK": "/tmp/hush-4", "HTTPS_PROXY": "http://me:hush-5@proxy.example:3128",
+    "http_proxy": "http://me:hush-6@proxy.example:3128", "PIP_INDEX_URL": "https://me:hush-7@pypi.example/simple",
+    "UV_INDEX": "own=https://hush-8@pypi.example/simple", "NETRC": "/hush-9", "MY_PASSPHRASE": "hush-10",
+    "DATABASE_URL": "postgres://me:hush-11@db/x", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/hush-12",
+    "LABKIT_TUNNEL_TOKEN": "hush-13", "GITHUB_TOKEN": "hush-14", "DOCKER_AUTH_CONFIG": "hush-15",
+    "KUBECONFIG": "/hush-16", "XDG_RUNTIME_DIR": "/hush-17", "GNUPGHOME": "/hush-18", "JPY_API_TOKEN": "hush-19",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kubeconfig", [True, False])
+def test_steps_see_what_they_need_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kubeconfig: bool
+) -> None:
+    """A step that prints its environment and looks into its home, run as act is run."""
+    for name, value in {**SECRETS, "LANG": "C.UTF-8", "SSL_CERT_FILE": "/etc/ca.pem",
+                        "https_proxy": "http://proxy.example:3128"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    (tmp_path / "user/.ssh").mkdir(parents=True)
+    (tmp_path / "user/.netrc").write_text("machine x login me password hush-20\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    runner = tmp_path / "runner"
+    runner.mkdir()
+    if kubeconfig:
+        (runner / "kubeconfig").touch()
+    cluster: Any = SimpleNamespace(name="demo", provider="embedded")
+    env = environment(cluster, "http://127.18.0.5:80", runner, [tmp_path / "tools"])
+    script = "env; ls -A ~; cat ~/.netrc; git config --global --list; echo $PATH"
+    with (tmp_path / "log").open("w") as log:
+        _follow(["/bin/sh", "-c", script], env, threading.Event(), Reader(0.0), log)
+    said = (tmp_path / "log").read_text()
+    assert "hush" not in said, [line for line in said.splitlines() if "hush" in line]
+    seen = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    assert seen["LANG"] == "C.UTF-8" and seen["SSL_CERT_FILE"] == "/etc/ca.pem"
+    assert seen["https_proxy"] == "http://proxy.example:3128", "without a password it is needed, and harmless"
+    assert "127.18.0.5" in seen["NO_PROXY"] and seen["LABKIT_CLUSTER"] == "demo"
+    assert seen["HOME"] == str(runner / "home") and seen["PATH"].split(":")[1] == str(tmp_path / "tools")
+    assert seen["XDG_STATE_HOME"] == str(tmp_path / "user/.local/state"), (
+        "labkit in a step finds the clusters"
+    )
+    assert seen.get("KUBECONFIG") == (str(runner / "kubeconfig") if kubeconfig else None)
 
 
 def test_secrets_are_masked_should_they_get_so_far() -> None:

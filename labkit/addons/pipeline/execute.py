@@ -7,24 +7,21 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from labkit.addons.git import GitServer, Push, WorkingCopy
 from labkit.addons.git.server import PIPELINE
+from labkit.addons.pipeline.environment import environment
 from labkit.addons.pipeline.run import Reader, Run
 from labkit.cluster import Cluster
 from labkit.tools import cache_dir, kubectl
 
 LIMIT_S = 600.0
-_DROPPED = ("GITHUB_", "ACTIONS_", "RUNNER_", "ACT_", "GIT_", "JPY_", "KUBE", "LABKIT_CLUSTER", "PYTEST_")
-_SECRETIVE = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,11 @@ def execute(cluster: Cluster, git: GitServer, job: Job) -> Run:
     log = job.home / f"run-{job.number}.jsonl"
     with _inputs(job, token, server) as argv, log.open("w") as stream:
         code = _follow(
-            [*argv, "-C", str(source)], _environment(cluster, job, server), job.end, reader, stream
+            [*argv, "-C", str(source)],
+            environment(cluster, server, job.home, [job.kustomize.parent, kubectl().parent]),
+            job.end,
+            reader,
+            stream,
         )
     _reattach(source)
     result = "success" if code == 0 else "invalid" if reader.invalid else "failure"
@@ -126,33 +127,6 @@ def _inputs(job: Job, token: str, server: str) -> Iterator[list[str]]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _environment(cluster: Cluster, job: Job, server: str) -> dict[str, str]:
-    """What steps see of this machine: programs and caches; no secret, no kubeconfig but the pipeline's."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(_DROPPED) and not any(word in name.upper() for word in _SECRETIVE)
-    }
-    folders = [str(Path(sys.executable).parent), str(job.kustomize.parent), str(kubectl().parent)]
-    folders += [str(folder) for folder in sorted(cache_dir().glob("uv-*/bin"))[-1:]]
-    kept["PATH"] = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])
-    direct = ",".join(
-        filter(None, (os.environ.get("no_proxy", ""), "127.0.0.0/8", urlsplit(server).hostname))
-    )
-    own = {
-        "LABKIT_CLUSTER": cluster.name,
-        "LABKIT_PROVIDER": cluster.provider,
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_TERMINAL_PROMPT": "0",
-        "no_proxy": direct,
-        "NO_PROXY": direct,
-    }
-    kubeconfig = job.home / "kubeconfig"
-    if kubeconfig.exists():
-        own["KUBECONFIG"] = str(kubeconfig)
-    return {**kept, **own}
 
 
 def _follow(
