@@ -25,6 +25,12 @@ def lease(obj: Object) -> Facts:
     return {"renewed_at": timestamp(dig(obj, "spec.renewTime"))}
 
 
+def owner(obj: Object) -> str:
+    """Kind and name of the controller that owns an object, "ReplicaSet/web-6d4cf56db6"; "" for none."""
+    owners = dig(obj, "metadata.ownerReferences", [])
+    return next((f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")), "")
+
+
 def pod(obj: Object) -> Facts:
     statuses = dig(obj, "status.containerStatuses", [])
     reasons = (dig(each, "state.waiting.reason") or dig(each, "state.terminated.reason") for each in statuses)
@@ -38,6 +44,15 @@ def pod(obj: Object) -> Facts:
         "image": dig(obj, "spec.containers[0].image", ""),
         "app": dig(obj, "metadata.labels", {}).get("app.kubernetes.io/name")
         or dig(obj, "metadata.labels", {}).get("app", ""),
+        "owner": owner(obj),
+    }
+
+
+def replica_set(obj: Object) -> Facts:
+    return {
+        "owner": owner(obj),
+        "replicas": dig(obj, "spec.replicas", 0),
+        "ready_replicas": dig(obj, "status.readyReplicas", 0),
     }
 
 
@@ -81,6 +96,7 @@ KINDS: dict[str, tuple[str, Callable[[Object], Facts]]] = {
     "pods": ("Pod", pod),
     "hpas": ("HorizontalPodAutoscaler", hpa),
     "deployments": ("Deployment", deployment),
+    "replica_sets": ("ReplicaSet", replica_set),
 }
 """Table name → kind and its facts."""
 FIXED_NAMESPACES: dict[str, str | None] = {"nodes": None, "leases": "kube-node-lease"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from labkit.cluster import Cluster
 from labkit.errors import KubeError
@@ -71,7 +73,7 @@ def node_memory(cluster: Cluster, name: str, limit_s: float = 30.0) -> NodeMemor
     for pod in kube.list("Pod", everywhere=True, fields=f"spec.nodeName={name}"):
         if dig(pod, "status.phase") in ("Failed", "Succeeded"):
             continue
-        own = sum(quantity(dig(each, "resources.requests.memory", 0)) for each in pod["spec"]["containers"])
+        own = pod_request(pod, "memory")
         requested += own
         if own:
             accounted += measured.get((pod["metadata"]["namespace"], pod["metadata"]["name"]), 0)
@@ -88,6 +90,57 @@ def node_memory(cluster: Cluster, name: str, limit_s: float = 30.0) -> NodeMemor
         used_mib=used / _MIB,
         system_mib=(used - accounted) / _MIB,
     )
+
+
+def pod_request(pod: Object, resource: str) -> float:
+    """What a pod requests of "cpu" or "memory", as the scheduler counts it: component-helpers' `PodRequests`.
+
+    Containers and sidecars count together; an init container counts with the sidecars before it, where that
+    is more. What is requested for the pod as a whole replaces all of that. A resize under way counts with the
+    larger value.
+    """
+    status = dig(pod, "status", {})
+    infeasible = any(
+        (each.get("type"), each.get("status"), each.get("reason"))
+        == ("PodResizePending", "True", "Infeasible")
+        for each in status.get("conditions") or []
+    )
+    states = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
+    by_name = {each.get("name"): each for each in states}
+    spec = pod["spec"]
+
+    def total(of: Callable[[Object, Object], Any]) -> float:
+        def each(container: Object) -> float:
+            return quantity(of(container, by_name.get(container["name"], {})) or 0)
+
+        running = sum(each(container) for container in spec["containers"])
+        sidecars = most = 0.0
+        for container in spec.get("initContainers") or []:
+            if container.get("restartPolicy") == "Always":
+                sidecars += each(container)
+                most = max(most, sidecars)
+            else:
+                most = max(most, each(container) + sidecars)
+        return max(running + sidecars, most)
+
+    def asked(container: Object, _: Object) -> Any:
+        return dig(container, f"resources.requests.{resource}")
+
+    def allocated(container: Object, state: Object) -> Any:
+        if state.get("allocatedResources") is not None:
+            return state["allocatedResources"].get(resource)
+        return None if infeasible else asked(container, state)
+
+    def actuated(container: Object, state: Object) -> Any:
+        given = dig(state, "resources.requests")
+        return given.get(resource) if given is not None else allocated(container, state)
+
+    whole = dig(spec, f"resources.requests.{resource}")
+    if whole is not None:
+        own = quantity(whole)
+    else:
+        own = max(total(of) for of in ((allocated, actuated) if infeasible else (asked, allocated, actuated)))
+    return own + quantity(dig(spec, f"overhead.{resource}", 0))
 
 
 def _summary(kube: Kube, name: str, limit_s: float) -> Object:

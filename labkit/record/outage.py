@@ -134,7 +134,7 @@ def outage(
 
     Args:
         failed_s, restored_s: when the machine was lost and started again, in the recording's t_seconds.
-        deployment: whose pods are followed, found by their label `app`.
+        deployment: whose pods are followed: those of the ReplicaSets that it owns.
 
     Raises:
         ConfigError: the recording has no such node or Deployment.
@@ -143,9 +143,9 @@ def outage(
     values = recording.transitions["after"].map(_text)  # a saved recording has only text
     changes = recording.transitions.assign(t_seconds=times, after=values)
     own = changes[(changes["kind"] == "Node") & (changes["name"] == node)]
-    mine = (changes["namespace"] == namespace) & changes["name"].str.startswith(f"{deployment}-")
-    pods = changes[(changes["kind"] == "Pod") & mine]
-    status = changes[(changes["kind"] == "Deployment") & (changes["name"] == deployment)]
+    here = changes[changes["namespace"] == namespace]
+    pods = here[(here["kind"] == "Pod") & here["name"].isin(_pods_of(here, deployment))]
+    status = here[(here["kind"] == "Deployment") & (here["name"] == deployment)]
     if own.empty or status.empty:
         raise ConfigError(
             f"The recording does not have both node {node!r} and Deployment {deployment!r}.",
@@ -176,6 +176,14 @@ def outage(
         heartbeats=tuple(at for at in renewed if at <= 0 or (at >= restored)),
     )  # fmt: skip
     return replace(made, replaced_s=_full_again(serving, wanted))
+
+
+def _pods_of(changes: pd.DataFrame, deployment: str) -> set[str]:
+    """Names of all pods of a Deployment: pods of ReplicaSets of it, by their owner references."""
+    owners = changes[changes["what"] == "owner"]
+    sets = owners[(owners["kind"] == "ReplicaSet") & (owners["after"] == f"Deployment/{deployment}")]
+    of_sets = owners["after"].isin("ReplicaSet/" + sets["name"])
+    return set(owners.loc[(owners["kind"] == "Pod") & of_sets, "name"])
 
 
 def _text(value: object) -> str:

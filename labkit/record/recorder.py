@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import pandas as pd
@@ -19,15 +20,27 @@ from labkit.record.recording import Recording
 Probe = Callable[[], float]
 Key = tuple[str, str]  # namespace, name
 _PATIENCE_S = 0.5
+_ANSWER_S = 2.0
+"""A sample after which the API server has answered nothing for so long is dropped."""
 _METRICS = "/apis/metrics.k8s.io/v1beta1"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The state of tables at one moment, of which nobody knows yet whether it is the present."""
+
+    at: float
+    t_seconds: float
+    tables: dict[str, dict[Key, Facts]]
 
 
 class Recorder:
     """Records in background threads from `start` (or `with`) to `stop`.
 
     Objects are watched, not polled: their state at each interval comes from memory, and each change is noted
-    when it happens. Only metrics.k8s.io, which cannot be watched, is asked each time. A part of the API
-    that does not answer leaves rows in `gaps`, and nothing invented in its table.
+    when it happens. A sample counts once the API server has answered something after it. Where it has not, or
+    where a watch is not connected, there is a row in `gaps` instead, and nothing invented in the table.
+    Only metrics.k8s.io, which cannot be watched, is asked each time, in a thread of its own.
 
     Args:
         namespaces: which to record; None for all.
@@ -58,6 +71,9 @@ class Recorder:
         self._watches: dict[str, list[Watch]] = {}
         self._state: dict[str, dict[Key, Facts]] = {table: {} for table in KINDS}
         self._rows: dict[str, list[Facts]] = {}
+        self._unproved: list[_Sample] = []
+        self._silence = ""
+        self._broken: dict[str, str] = {}
         self._measured: set[tuple[str, Key, float]] = set()
         self._threads: list[threading.Thread] = []
         self.started_at = 0.0
@@ -80,6 +96,8 @@ class Recorder:
         while time.monotonic() < deadline and not all(self._fresh(table) for table in KINDS):
             time.sleep(0.02)
         self._thread(self._sample)
+        self._thread(self._prove)
+        self._thread(self._metrics)
         if self._probes:
             self._thread(self._probe)
         return self
@@ -91,6 +109,8 @@ class Recorder:
             watch.close()
         for thread in self._threads:
             thread.join(5)
+        self._ask()  # the last samples
+        self._drop(float("inf"))
         return self.recording()
 
     def recording(self) -> Recording:
@@ -98,7 +118,7 @@ class Recorder:
         with self._lock:
             rows = {table: list(self._rows.get(table, [])) for table in COLUMNS}
         tables = {table: pd.DataFrame(entries, columns=COLUMNS[table]) for table, entries in rows.items()}
-        for name in ("usage", "node_usage"):
+        for name in ("usage", "node_usage", "gaps"):
             tables[name] = tables[name].sort_values("t_seconds", ignore_index=True)
         return Recording(self.started_at, self._interval_s, **tables)
 
@@ -113,11 +133,21 @@ class Recorder:
         return time.time() - self.started_at
 
     def _thread(self, target: Callable[..., None], *args: Any) -> None:
+        name = target.__name__
         thread = threading.Thread(
-            target=target, args=args, name=f"labkit-record-{target.__name__}", daemon=True
+            target=self._guard, args=(target, *args), name=f"labkit-record-{name}", daemon=True
         )
         self._threads.append(thread)
         thread.start()
+
+    def _guard(self, target: Callable[..., None], *args: Any) -> None:
+        """Run what a thread is for; should it fail, the recording says so and takes its table as unknown."""
+        try:
+            target(*args)
+        except Exception as err:
+            source = str(args[0]) if args else target.__name__.strip("_")
+            self._broken[source] = f"the recorder failed: {type(err).__name__}: {err}"
+            self._gap(source, self._broken[source])
 
     def _add(self, table: str, **row: Any) -> None:
         with self._lock:
@@ -131,7 +161,11 @@ class Recorder:
         """Whether all watches of a table are connected, so that memory is the present."""
         watches = self._watches.get(table, [])
         expected = len(self._namespaces_of(table))
-        return len(watches) == expected and all(watch.connected for watch in watches)
+        return (
+            table not in self._broken
+            and len(watches) == expected
+            and all(watch.connected for watch in watches)
+        )
 
     def _namespaces_of(self, table: str) -> Sequence[str | None]:
         """Which namespaces are watched for a table; None for all, or for a kind that is in none."""
@@ -182,39 +216,78 @@ class Recorder:
                 rows.append(dict(zip(COLUMNS["transitions"], values, strict=True)))
 
     def _sample(self) -> None:
-        """Write down the state of everything, and ask for metrics, at each interval."""
+        """Note the state of everything at each interval, until it is proved to be the present."""
         deadline = time.monotonic() + self._limit_s
         tick = time.monotonic()
         while not self._stop.is_set() and time.monotonic() < deadline:
-            t_seconds = self.t_seconds
+            sample = _Sample(time.monotonic(), self.t_seconds, {})
             for table in KINDS:
                 if not self._fresh(table):
-                    self._gap(table, "not connected")
+                    self._gap(table, self._broken.get(table, "not connected"))
                     continue
                 with self._lock:
-                    for (namespace, name), facts in self._state[table].items():
-                        row = {"t_seconds": t_seconds, "namespace": namespace, "name": name, **facts}
-                        self._rows.setdefault(table, []).append(row)
-            self._sample_metrics()
+                    sample.tables[table] = dict(self._state[table])
+            with self._lock:
+                self._unproved.append(sample)
+            self._drop(time.monotonic() - _ANSWER_S)
             tick = max(tick + self._interval_s, time.monotonic() - self._interval_s)
             self._stop.wait(max(0.0, tick - time.monotonic()))
         self._stop.set()
         for watch in [watch for watches in self._watches.values() for watch in watches]:
             watch.close()
 
-    def _sample_metrics(self) -> None:
+    def _prove(self) -> None:
+        """Ask the API server for something small at each interval: a silent watch alone proves nothing."""
+        while not self._stop.is_set():
+            begin = time.monotonic()
+            self._ask()
+            self._stop.wait(max(0.0, begin + self._interval_s - time.monotonic()))
+
+    def _ask(self) -> None:
+        begin = time.monotonic()
+        try:
+            self._kube.request("GET", "/version", timeout_s=_ANSWER_S / 2)
+        except KubeError as err:
+            self._silence = err.message
+            return
+        self._drop(time.monotonic() - _ANSWER_S)  # an answer that came late proves nothing for so long ago
+        with self._lock:
+            proved = [sample for sample in self._unproved if sample.at <= begin]
+            self._unproved = [sample for sample in self._unproved if sample.at > begin]
+            for sample in proved:
+                for table, objects in sample.tables.items():
+                    self._rows.setdefault(table, []).extend(
+                        {"t_seconds": sample.t_seconds, "namespace": namespace, "name": name, **facts}
+                        for (namespace, name), facts in objects.items()
+                    )
+
+    def _drop(self, before: float) -> None:
+        """Samples that nothing has proved become gaps, at their times."""
+        with self._lock:
+            late = [sample for sample in self._unproved if sample.at < before]
+            self._unproved = [sample for sample in self._unproved if sample.at >= before]
+        for sample in late:
+            for table in sample.tables:
+                error = f"the API server did not answer: {self._silence or 'nothing was heard of it'}"
+                self._add("gaps", t_seconds=sample.t_seconds, source=table, error=error)
+
+    def _metrics(self) -> None:
+        """Ask for metrics at each interval."""
         paths = [("node_usage", f"{_METRICS}/nodes")]
         if self._namespaces is None:
             paths.append(("usage", f"{_METRICS}/pods"))
         paths += [("usage", f"{_METRICS}/namespaces/{each}/pods") for each in self._namespaces or []]
-        for table, path in paths:
-            try:
-                items = self._kube.request("GET", path, timeout_s=2.0).get("items") or []
-            except KubeError as err:
-                self._gap(table, err)
-                continue
-            for item in items:
-                self._measure(table, item)
+        while not self._stop.is_set():
+            begin = time.monotonic()
+            for table, path in paths:
+                try:
+                    items = self._kube.request("GET", path, timeout_s=2.0).get("items") or []
+                except KubeError as err:
+                    self._gap(table, err)
+                    continue
+                for item in items:
+                    self._measure(table, item)
+            self._stop.wait(max(0.0, begin + self._interval_s - time.monotonic()))
 
     def _measure(self, table: str, item: dict[str, Any]) -> None:
         """One row per measurement: metrics-server repeats the last one until it has a new one."""

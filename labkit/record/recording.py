@@ -20,8 +20,9 @@ class Recording:
     """Tables with a column `t_seconds`: seconds since `started_at` (seconds since 1970).
 
     Attributes:
-        nodes, leases, pods, hpas, deployments: one row per object and sample: namespace, name, and its facts
-            (see `labkit.record.facts`). Leases are the nodes': `renewed_at`, in seconds since 1970.
+        nodes, leases, pods, hpas, deployments, replica_sets: one row per object and sample: namespace, name,
+            and its facts (see `labkit.record.facts`). Leases are the nodes': `renewed_at`, in seconds since
+            1970.
         usage: one row per pod and measurement of metrics.k8s.io: namespace, name, cpu_millicores,
             memory_bytes, window_s; t_seconds is when it was measured.
         node_usage: the same of nodes.
@@ -38,6 +39,7 @@ class Recording:
     pods: pd.DataFrame = field(default_factory=_table)
     hpas: pd.DataFrame = field(default_factory=_table)
     deployments: pd.DataFrame = field(default_factory=_table)
+    replica_sets: pd.DataFrame = field(default_factory=_table)
     usage: pd.DataFrame = field(default_factory=_table)
     node_usage: pd.DataFrame = field(default_factory=_table)
     probes: pd.DataFrame = field(default_factory=_table)
@@ -80,5 +82,5 @@ class Recording:
 def _read(file: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(file)
-    except pd.errors.EmptyDataError:
+    except (pd.errors.EmptyDataError, FileNotFoundError):  # an older recording has fewer tables
         return pd.DataFrame()

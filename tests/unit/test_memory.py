@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labkit.errors import KubeError
-from labkit.record.memory import node_memory
+from labkit.record.memory import node_memory, pod_request
 
 MIB = 1 << 20
 
@@ -56,6 +56,44 @@ def test_books_and_machine() -> None:
     assert (found.reserved_mib, found.requested_mib) == (100, 200), "a failed pod counts no more"
     assert (found.used_mib, found.system_mib) == (260, 110), "who requests nothing is the system"
     assert (found.promised_mib, found.free_mib) == (624, 664)
+
+
+def one(name: str, memory: str = "", **more: Any) -> dict[str, Any]:
+    requests = {"requests": {"memory": memory}} if memory else {}
+    return {"name": name, "resources": requests, **more}
+
+
+SIDECAR = {"restartPolicy": "Always"}
+RESIZE = [{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "mib"),
+    [
+        ({"containers": [one("a", "100Mi"), one("b", "50Mi"), one("c")]}, {}, 150),
+        ({"containers": [one("a", "100Mi")], "initContainers": [one("i", "300Mi"), one("j", "200Mi")]}, {}, 300),
+        ({"containers": [one("a", "100Mi")], "initContainers": [one("i", "60Mi")]}, {}, 100),
+        ({"containers": [one("a", "100Mi")], "initContainers": [one("s", "60Mi", **SIDECAR)]}, {}, 160),
+        ({"containers": [one("a", "10Mi")],
+          "initContainers": [one("s", "60Mi", **SIDECAR), one("i", "80Mi"), one("t", "5Mi", **SIDECAR)]}, {}, 140),
+        ({"containers": [one("a", "10Mi")],
+          "initContainers": [one("i", "80Mi"), one("s", "60Mi", **SIDECAR)]}, {}, 80),
+        ({"containers": [one("a", "100Mi")], "overhead": {"memory": "20Mi"}}, {}, 120),
+        ({"containers": [one("a", "100Mi")], "resources": {"requests": {"memory": "256Mi"}}}, {}, 256),
+        ({"containers": [one("a", "100Mi")], "resources": {"requests": {"cpu": "1"}}}, {}, 100),
+        ({"containers": [one("a", "100Mi")], "overhead": {"memory": "20Mi"},
+          "initContainers": [one("i", "900Mi")], "resources": {"requests": {"memory": "256Mi"}}}, {}, 276),
+        ({"containers": [one("a", "100Mi")]},
+         {"containerStatuses": [{"name": "a", "resources": {"requests": {"memory": "150Mi"}}}]}, 150),
+        ({"containers": [one("a", "500Mi")]},
+         {"containerStatuses": [{"name": "a", "allocatedResources": {"memory": "100Mi"}}], "conditions": RESIZE}, 100),
+    ],
+)  # fmt: skip
+def test_requests_are_counted_as_the_scheduler_does(
+    spec: dict[str, Any], status: dict[str, Any], mib: float
+) -> None:
+    """Values as component-helpers' PodRequests gives them."""
+    assert pod_request({"spec": spec, "status": status}, "memory") == mib * MIB
 
 
 @pytest.mark.parametrize(("text", "mib"), [("300Mi", 300), ("25%", 256)])

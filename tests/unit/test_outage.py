@@ -5,13 +5,14 @@ from __future__ import annotations
 from math import isnan
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from labkit.errors import ConfigError
 from labkit.record import Recording
 from labkit.record.outage import Outage, Settings, outage
 
-from .synthetic import outage_run
+from .synthetic import outage_run, table
 
 SETTINGS = Settings(grace_s=12, period_s=1, toleration_s=11)
 
@@ -49,6 +50,43 @@ def test_pods_on_a_lost_machine_do_not_serve_whatever_the_api_says() -> None:
     assert (at_five["really"], at_five["said"]) == (1, 3)
     assert found.pod_seconds_lost == pytest.approx(2 * 23.9 + 0.5)
     assert found.nobody_serves_s == 0
+
+
+def test_pods_of_a_neighbour_with_a_longer_name_are_not_counted() -> None:
+    """web-canary runs beside web, on the other node: its pods do not stand in for those that were lost."""
+    run = outage_run()
+    rows: list[list[object]] = []
+    for number in (1, 2, 3):
+        facts = {"exists": True, "node": "worker-1", "ready": True, "terminating": False,
+                 "owner": "ReplicaSet/web-canary-5d9"}  # fmt: skip
+        rows += [
+            [0, "Pod", "shop", f"web-canary-5d9-{number}", what, None, is_] for what, is_ in facts.items()
+        ]
+    rows.append([0, "ReplicaSet", "shop", "web-canary-5d9", "owner", None, "Deployment/web-canary"])
+    rows.append([0, "Deployment", "shop", "web-canary", "ready_replicas", None, 3])
+    rows.append([0, "Deployment", "other", "web", "ready_replicas", None, 0])
+    changes = pd.concat([run.transitions, table("transitions", rows)]).sort_values("t_seconds", kind="stable")
+    crowded = read(
+        Recording(run.started_at, 1.0, nodes=run.nodes, transitions=changes.reset_index(drop=True))
+    )
+    alone = read(run)
+    assert crowded.pod_seconds_lost == alone.pod_seconds_lost > 40
+    assert crowded.pods.equals(alone.pods) and crowded.serving.equals(alone.serving)
+
+
+def test_pods_of_every_revision_are_followed_and_no_orphans() -> None:
+    run = outage_run()
+    own = run.transitions
+    renamed = own.assign(after=own["after"].replace("ReplicaSet/web-7f4", "ReplicaSet/web-old"))
+    mixed = pd.concat([own[own["name"] != "web-5"], renamed[renamed["name"] == "web-5"]])
+    with_old = pd.concat(
+        [mixed, table("transitions", [[0, "ReplicaSet", "shop", "web-old", "owner", None, "Deployment/web"]])]
+    ).sort_values("t_seconds", kind="stable")
+    found = read(Recording(run.started_at, 1.0, nodes=run.nodes, transitions=with_old.reset_index(drop=True)))
+    assert set(found.pods["name"]) == set(read(run).pods["name"])
+    orphaned = mixed.sort_values("t_seconds", kind="stable").reset_index(drop=True)
+    found = read(Recording(run.started_at, 1.0, nodes=run.nodes, transitions=orphaned))
+    assert "web-5" not in set(found.pods["name"])
 
 
 def test_a_saved_recording_says_the_same(tmp_path: Path) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labkit.errors import ConfigError
-from labkit.kube import Kube
+from labkit.kube import Event, Kube
 from labkit.record import Recorder, Recording
 from labkit.record.facts import deployment, hpa, node, pod
+from labkit.record.recorder import _ANSWER_S
 
 from .api_server import Server, events, kubeconfig
 
@@ -24,6 +26,10 @@ POD = {
         "uid": "u1",
         "resourceVersion": "1",
         "labels": {"app": "web"},
+        "ownerReferences": [
+            {"kind": "Node", "name": "worker-1"},
+            {"kind": "ReplicaSet", "name": "web-7f4", "controller": True},
+        ],
     },
     "spec": {"nodeName": "worker-1", "containers": [{"name": "c", "image": "shop/web:v1"}]},
     "status": {
@@ -43,7 +49,7 @@ READY = {
 RESOURCES = {
     "/api/v1": [("pods", "Pod", True), ("nodes", "Node", False)],
     "/apis/coordination.k8s.io/v1": [("leases", "Lease", True)],
-    "/apis/apps/v1": [("deployments", "Deployment", True)],
+    "/apis/apps/v1": [("deployments", "Deployment", True), ("replicasets", "ReplicaSet", True)],
     "/apis/autoscaling/v2": [("horizontalpodautoscalers", "HorizontalPodAutoscaler", True)],
 }
 METRICS = "/apis/metrics.k8s.io/v1beta1"
@@ -85,6 +91,7 @@ def server() -> Iterator[Server]:
         "/api/v1/nodes",
         "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
         "/apis/apps/v1/namespaces/shop/deployments",
+        "/apis/apps/v1/namespaces/shop/replicasets",
         "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers",
     ):
         made.answers[path] = [(200, {**empty, "kind": "XList", "apiVersion": "v1"}), events(then="stay")]
@@ -95,8 +102,8 @@ def server() -> Iterator[Server]:
     made.http.server_close()
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+def wait_until(true: Callable[[], bool], limit_s: float = 10) -> None:
+    deadline = time.monotonic() + limit_s
     while not true() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert true()
@@ -121,7 +128,7 @@ def test_samples_transitions_metrics_and_gaps(server: Server, tmp_path: Path) ->
     assert found.pods.iloc[-1].to_dict() | {"t_seconds": 0} == {
         "t_seconds": 0, "namespace": "shop", "name": "web-1", "node": "worker-1", "phase": "Running",
         "ready": True, "terminating": False, "restarts": 3, "reason": "",
-        "image": "shop/web:v1", "app": "web",
+        "image": "shop/web:v1", "app": "web", "owner": "ReplicaSet/web-7f4",
     }  # fmt: skip
     changes = found.transitions[["what", "before", "after"]].values.tolist()
     assert changes[0] == ["exists", False, True] and ["phase", None, "Pending"] in changes
@@ -154,6 +161,85 @@ def test_a_server_that_goes_away_leaves_gaps_and_no_invented_rows(server: Server
         assert len(recorder.recording().pods) == rows
         server.answers["/api/v1/namespaces/shop/pods"] = [(200, listed), events(then="stay")]
         wait_until(lambda: len(recorder.recording().pods) > rows)
+
+
+def hanging(server: Server, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """From now on the server answers nothing until the event is set: connections are taken and watches are open."""
+    thaw, answer = threading.Event(), server.reply
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        thaw.wait(30)
+        answer(handler)
+
+    monkeypatch.setattr(server, "reply", reply)
+    return thaw
+
+
+def test_a_server_that_hangs_leaves_gaps_and_no_invented_rows(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [READY]}
+    server.answers["/api/v1/namespaces/shop/pods"] = [(200, listed), events(then="stay")]
+    with Recorder(Kube(kubeconfig(tmp_path, server.port)), namespaces=["shop"], interval_s=0.2) as recorder:
+        wait_until(lambda: len(recorder.recording().pods) >= 3)
+        thaw = hanging(server, monkeypatch)
+        begin = recorder.t_seconds
+
+        def silent() -> int:
+            gaps = recorder.recording().gaps
+            return int((gaps["source"].eq("pods") & (gaps["t_seconds"] > begin)).sum())
+
+        wait_until(lambda: silent() >= 5, 30)
+        end = recorder.t_seconds
+        thaw.set()
+        rows = len(recorder.recording().pods)
+        wait_until(lambda: len(recorder.recording().pods) > rows, 20)
+    kept = recorder.recording()
+    hung = kept.pods["t_seconds"].between(begin + 0.3, end - _ANSWER_S)
+    assert not hung.any(), "nobody knows what was there"
+    gaps = kept.gaps[kept.gaps["source"] == "pods"]
+    assert gaps["t_seconds"].between(begin, end).sum() >= 3
+    assert gaps["error"].str.contains("did not answer|not connected").all()
+
+
+def test_metrics_that_hang_do_not_stretch_the_interval(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [READY]}
+    server.answers["/api/v1/namespaces/shop/pods"] = [(200, listed), events(then="stay")]
+    answer = server.reply
+    free = threading.Event()
+    monkeypatch.setattr(
+        server, "reply", lambda handler: (METRICS in handler.path and free.wait(30), answer(handler))
+    )
+    with Recorder(Kube(kubeconfig(tmp_path, server.port)), namespaces=["shop"], interval_s=0.2) as recorder:
+        wait_until(lambda: "usage" in set(recorder.recording().gaps["source"]), 20)
+        kept, now = recorder.recording(), recorder.t_seconds
+        free.set()
+    assert now > 2, "both metrics were waited for"
+    assert len(kept.pods) > 2 * len(kept.gaps[kept.gaps["source"] == "usage"]) + 3
+
+
+def test_a_thread_that_fails_is_a_gap_and_its_table_is_not_the_present(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [POD]}
+    server.answers["/api/v1/namespaces/shop/pods"] = [(200, listed), events(("MODIFIED", READY), then="stay")]
+    change = Recorder._change
+
+    def fail(recorder: Recorder, table: str, kind: str, event: Event) -> None:
+        if event.type == "MODIFIED":
+            raise ZeroDivisionError("of our own")
+        change(recorder, table, kind, event)
+
+    monkeypatch.setattr(Recorder, "_change", fail)
+    with Recorder(Kube(kubeconfig(tmp_path, server.port)), namespaces=["shop"], interval_s=0.2) as recorder:
+        wait_until(lambda: (recorder.recording().gaps["source"] == "pods").sum() >= 3)
+        rows = len(recorder.recording().pods)
+        time.sleep(0.6)
+        assert len(recorder.recording().pods) == rows
+    gaps = recorder.recording().gaps
+    assert gaps.loc[gaps["source"] == "pods", "error"].str.contains("ZeroDivisionError: of our own").all()
 
 
 def test_recordings_are_saved_and_loaded(server: Server, tmp_path: Path) -> None:
