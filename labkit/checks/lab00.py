@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from urllib.error import URLError
-from urllib.request import urlopen
 
 from labkit.checks.core import Finding, expect
 from labkit.checks.objects import container_state, existing, ready, seen
 from labkit.checks.registry import define
 from labkit.cluster import Cluster
 from labkit.kube import Object, dig
+from labkit.kube.direct import opener
 
 
 @define("00-workers-ready", "A cluster with two Ready workers", deadline_s=60)
@@ -67,7 +67,8 @@ def cleaned_up(cluster: Cluster) -> Iterator[Finding]:
 
 def _get(cluster: Cluster) -> str:
     try:
-        with urlopen(cluster.url("hello"), timeout=3) as answer:
+        url = cluster.url("hello")
+        with opener(url).open(url, timeout=3) as answer:
             text: str = answer.read(200).decode(errors="replace")
             return text
     except (URLError, OSError) as error:

@@ -33,6 +33,7 @@ from labkit.cluster.tear_down import tear_down
 from labkit.errors import AcquireError, ClusterError, KubeError
 from labkit.images import default_root
 from labkit.kube import Kube
+from labkit.kube.direct import no_proxy
 from labkit.tools import kubectl
 from labkit.versions import versions
 
@@ -126,6 +127,7 @@ class EmbeddedCluster(Cluster):
             "PATH": f"{kubectl().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "LABKIT_CLUSTER": self.name,
             **self._kubectl_env(),
+            **no_proxy(os.environ),
         }
         return ([*argv, "-c", command] if command is not None else argv), env
 

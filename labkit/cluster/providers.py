@@ -12,6 +12,7 @@ from labkit.cluster.base import Cluster
 from labkit.cluster.phases import Listener, shown
 from labkit.cluster.state import Directory
 from labkit.errors import ConfigError
+from labkit.kube.direct import no_proxy
 from labkit.tools import kubectl
 
 PROVIDERS = {
@@ -91,7 +92,7 @@ def _speak_to(cluster: Cluster) -> None:
     """In a notebook: let `!kubectl` and `!labkit` be ours, and speak to this cluster."""
     if "ipykernel" not in sys.modules:
         return
-    os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
+    os.environ |= {"KUBECONFIG": str(cluster.kubeconfig), **no_proxy(os.environ)}
     folders = os.environ.get("PATH", "").split(os.pathsep)
     for folder in (str(Path(sys.executable).parent), str(kubectl().parent)):
         if folder not in folders:

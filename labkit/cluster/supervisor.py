@@ -14,6 +14,7 @@ from typing import Any
 from labkit.cluster.components import STATE_VARIABLE
 from labkit.cluster.state import Directory
 from labkit.errors import ClusterError
+from labkit.kube.direct import without_proxies
 
 SOCKET = "control.sock"
 _START_S = 10.0
@@ -182,6 +183,7 @@ def _seconds(when: Any) -> float:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Ours, without what would change how Go programs or kubelets behave."""
+    """Ours, without what would change how Go programs or kubelets behave, and without proxies."""
     dropped = ("KUBE", "ETCD_", "GO", "LABKIT_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(dropped) or k.startswith("LABKIT_NO_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped) or k.startswith("LABKIT_NO_")}
+    return without_proxies(kept)

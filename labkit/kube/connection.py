@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import KubeError
+from labkit.kube.direct import is_own
 from labkit.kube.objects import Object
 
 _RETRY_EVERY_S = 0.2
@@ -87,6 +88,9 @@ class Connection:
                 "`labkit kubeconfig` prints the one of a running cluster.",
             ) from err
         settings.retries = False
+        if is_own(settings.host):
+            # exec's library looks for a proxy in the environment, unless it has one that it must not use.
+            settings.proxy, settings.no_proxy = settings.proxy or settings.host, "*"
         self.settings = settings
         self.api = client.ApiClient(settings)
         self._dynamic: Any = None

@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 from labkit.errors import LabkitError
+from labkit.kube.direct import opener
 
 TIMEOUT_S = 10.0
 
@@ -89,7 +90,7 @@ def show(url: str, height: int = 420, **headers: str) -> PageView:
 
 def _visit(request: Request) -> Answer:
     try:
-        response = urlopen(request, timeout=TIMEOUT_S)
+        response = opener(request.full_url).open(request, timeout=TIMEOUT_S)
     except HTTPError as error:
         response = error
     except (URLError, OSError) as error:
