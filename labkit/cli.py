@@ -74,14 +74,26 @@ def down(
     all_: Annotated[bool, typer.Option("--all", help="All clusters of yours.")] = False,
 ) -> None:
     """End a cluster and remove everything that belongs to it."""
-    from labkit.cluster.providers import open_cluster
+    from labkit.cluster.providers import take_down
     from labkit.cluster.state import cluster_names
 
     if name and all_:
         raise ConfigError("Either a name or --all.")
-    for each in cluster_names() if all_ else [name or "lab"]:
-        open_cluster(each).down()
-        typer.echo(f"Cluster {each!r} is gone.")
+    if not all_:
+        take_down(name or "lab")
+        typer.echo(f"Cluster {name or 'lab'!r} is gone.")
+        return
+    left = 0
+    for each in cluster_names():
+        try:
+            take_down(each)
+            typer.echo(f"Cluster {each!r} is gone.")
+        except (LabkitError, OSError) as err:
+            left += 1
+            typer.echo(f"labkit: cluster {each!r} is not gone. {err}", err=True)
+    _tell_strangers()
+    if left:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -89,11 +101,13 @@ def status(
     name: Annotated[str | None, typer.Argument(help="One cluster only.")] = None, as_json: Json = False
 ) -> None:
     """Show clusters: components, nodes, restarts, memory, addresses."""
-    from labkit.cluster.providers import open_cluster
+    from labkit.cluster.providers import status_of
     from labkit.cluster.show import status_table
     from labkit.cluster.state import cluster_names
 
-    found = [open_cluster(each).status() for each in ([name] if name else cluster_names())]
+    found = [status_of(each) for each in ([name] if name else cluster_names())]
+    if not name:
+        _tell_strangers()
     if as_json:
         typer.echo(
             json.dumps([{**asdict(each), "memory_bytes": each.memory_bytes} for each in found], default=str)
@@ -240,6 +254,13 @@ def _numbers(pairs: list[str]) -> dict[str, int]:
             raise ConfigError(f"--option {pair!r} is not NAME=NUMBER.")
         options[name] = int(value)
     return options
+
+
+def _tell_strangers() -> None:
+    from labkit.cluster.state import strangers
+
+    for folder in strangers():
+        typer.echo(f"{folder} is no cluster of labkit's; it is left alone.", err=True)
 
 
 _RECEIVED: dict[str, int] = {}

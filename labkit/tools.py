@@ -16,16 +16,11 @@ from functools import cache
 from pathlib import Path
 
 from labkit.errors import AcquireError
+from labkit.folders import cache_dir as cache_dir
 from labkit.versions import version_tuple, versions
 
 Report = Callable[[str], None]
 _PIP_LIMIT_S = 600
-
-
-def cache_dir() -> Path:
-    """$XDG_CACHE_HOME/labkit, by default in ~/.cache. Everything in it can be deleted at any time."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if given.startswith("/") else Path.home() / ".cache") / "labkit"
 
 
 @cache

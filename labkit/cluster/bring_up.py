@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from labkit.cluster.join import Join, Token, kept_out
 from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
-from labkit.cluster.state import Directory, Node, Options, State, check_options, check_same, write
+from labkit.cluster.state import Directory, Node, Options, State, check_options, settled, write
 from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import accepts, log_tail, wait_for
@@ -56,9 +55,8 @@ def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -
         with phase("preflight", listener, "looking what is there") as step:
             held.enter_context(directory.locked(step.note))
             state = directory.load()
-            if state and state.ready:
-                check_same(directory.name, state.options, given)
-            wanted = check_options(state.options if state else replace(Options(), **given))
+            made = state.options if state else Options()
+            wanted = check_options(settled(directory.name, made, given, ready=bool(state and state.ready)))
             half_made = directory.exists and not (state and state.ready)
             if half_made:
                 step.note("removing what an interrupted `up` left")

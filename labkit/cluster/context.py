@@ -10,47 +10,49 @@ from urllib.parse import urlsplit
 import yaml
 
 from labkit.errors import ConfigError
+from labkit.folders import home
 from labkit.tools import kubectl
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "0.0.0.0")
 
 
-def minified(kubeconfig: str, context: str) -> tuple[Path, str, str]:
-    """The file, the context, and a kubeconfig with that context alone, certificates included.
+def minified(kubeconfig: str, context: str) -> tuple[str, str, str]:
+    """The file (or files, as in KUBECONFIG), the context, and a kubeconfig of it alone with certificates.
 
     Raises:
         ConfigError: there is no such file or context.
     """
-    given = kubeconfig or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    file = Path(given).expanduser() if given else Path.home() / ".kube/config"
-    if not file.is_file():
+    given = kubeconfig or os.environ.get("KUBECONFIG", "")
+    listed = [Path(each).expanduser().absolute() for each in given.split(os.pathsep) if each]
+    files = listed or [home() / ".kube/config"]
+    file = os.pathsep.join(map(str, files))
+    if not any(each.is_file() for each in files):
         raise ConfigError(f"There is no kubeconfig {file}.", "Name one: kubeconfig=… or KUBECONFIG.")
-    argv = [
-        str(kubectl()),
-        "--kubeconfig",
-        str(file),
-        "config",
-        "view",
-        "--minify",
-        "--flatten",
-        "-o",
-        "yaml",
-    ]
+    env = {**os.environ, "KUBECONFIG": file}
+    argv = [str(kubectl()), "config", "view", "--minify", "--flatten", "-o", "yaml"]
     argv += ["--context", context] if context else []
-    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = _ask(argv, env)
     try:
         found = yaml.safe_load(done.stdout) if done.returncode == 0 else None
     except yaml.YAMLError:
         found = None
     if not found or not found.get("contexts"):
-        listed = [str(kubectl()), "--kubeconfig", str(file), "config", "get-contexts", "-o", "name"]
-        names = subprocess.run(listed, capture_output=True, text=True, check=False).stdout.split()
+        names = _ask([str(kubectl()), "config", "get-contexts", "-o", "name"], env).stdout.split()
         said = done.stderr.strip() or "it has no current context"
         raise ConfigError(
             f"{file}, context {context or '(the current one)'}: {said}",
             f"Contexts there: {', '.join(names) or 'none'}.",
         )
     return file, str(found["current-context"]), done.stdout
+
+
+def _ask(argv: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env, check=False, timeout=60
+        )
+    except subprocess.TimeoutExpired as err:
+        raise ConfigError("`kubectl config view` has not ended within 60 s.", "Is the file a pipe?") from err
 
 
 def gap_sentence(

@@ -82,6 +82,7 @@ class EmbeddedCluster(Cluster):
             raise ClusterError(
                 f"There is no cluster {name!r}.", f"Clusters: {names}. `labkit up {name}` makes it."
             )
+        cluster.directory.check_is_labkits()
         return cluster
 
     @property

@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -24,7 +25,7 @@ from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.state import Directory, write
 from labkit.cluster.status import ClusterStatus, NodeInfo
 from labkit.cluster.waiting import accepts
-from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, MachineError
+from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, LabkitError, MachineError
 from labkit.kube import Kube, dig
 from labkit.tools import kubectl
 
@@ -71,29 +72,38 @@ class ExistingCluster(Cluster):
             known = cluster._facts() if cluster.directory.exists else {}
             facts = {**known, **{key: str(value) for key, value in options.items()}}
             file, context, text = minified(facts.get("kubeconfig", ""), facts.get("context", ""))
-            facts |= {"kubeconfig": str(file.absolute()), "context": context}
-            cluster.directory.create()
-            write(cluster.directory / FILE, json.dumps(facts, indent=1))
-            write(cluster.kubeconfig, text)
+            facts |= {"kubeconfig": file, "context": context}
             step.tell(f"context {context} of {file}")
-        try:
-            with phase("nodes", listener, "asking the API server") as step:
-                ready = [n for n in cluster.workers_now() if n.ready == "True"]
-                if len(ready) < wanted:
-                    raise ClusterError(
-                        f"Context {context} has {len(ready)} Ready workers, and {wanted} were asked for.",
-                        "Ask for fewer, or use another context.",
-                    )
-                step.tell(f"{len(ready)} nodes take pods")
-        except KubeError as err:
-            cluster.directory.remove()
-            raise ClusterError(
-                f"The API server of context {context} does not answer as it should: {err.message}", err.hint
-            ) from err
-        except ClusterError:
-            cluster.directory.remove()
-            raise
+        files = {FILE: json.dumps(facts, indent=1), cluster.kubeconfig.name: text}
+        with cluster._remembered(files), phase("nodes", listener, "asking the API server") as step:
+            ready = [n for n in cluster._asked(context) if n.ready == "True"]
+            if len(ready) < wanted:
+                raise ClusterError(
+                    f"Context {context} has {len(ready)} Ready workers, and {wanted} were asked for.",
+                    "Ask for fewer, or use another context.",
+                )
+            step.tell(f"{len(ready)} nodes take pods")
         return cluster
+
+    @contextmanager
+    def _remembered(self, files: dict[str, str]) -> Iterator[None]:
+        """Files in the cluster's directory; when the block fails they are as they were before."""
+        was_there = self.directory.exists
+        self.directory.create()
+        before = {name: _content(self.directory / name) for name in files}
+        try:
+            for name, text in files.items():
+                write(self.directory / name, text)
+            yield
+        except BaseException:
+            for name, content in before.items():
+                if content is None:
+                    (self.directory / name).unlink(missing_ok=True)
+                else:
+                    write(self.directory / name, content)
+            if not was_there:
+                self.directory.remove()
+            raise
 
     @classmethod
     def open(cls, name: str) -> Self:
@@ -139,6 +149,14 @@ class ExistingCluster(Cluster):
     def workers_now(self) -> list[NodeInfo]:
         """The same without waiting for a server that does not answer."""
         return _open_ones(self._node_infos(Kube(self.kubeconfig, patience_s=_STATUS_S)))
+
+    def _asked(self, context: str) -> list[NodeInfo]:
+        try:
+            return self.workers_now()
+        except KubeError as err:
+            raise ClusterError(
+                f"The API server of context {context} does not answer as it should: {err.message}", err.hint
+            ) from err
 
     def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
         """Build with Docker and push to the registry that `up` was told.
@@ -234,9 +252,10 @@ class ExistingCluster(Cluster):
         for name in cluster_names():
             if name == self.name or provider_of(name) == "existing":
                 continue
-            other = open_cluster(name)
-            if other.kubeconfig.exists() and self._server(other.kubeconfig) == server:
-                return other
+            with suppress(LabkitError, OSError, yaml.YAMLError, KeyError, IndexError, TypeError):  # damaged
+                other = open_cluster(name)
+                if other.kubeconfig.exists() and self._server(other.kubeconfig) == server:
+                    return other
         return None
 
     @staticmethod
@@ -276,7 +295,9 @@ class ExistingCluster(Cluster):
 
     def _facts(self) -> dict[str, str]:
         try:
-            facts: dict[str, str] = json.loads((self.directory / FILE).read_text())
+            facts = json.loads((self.directory / FILE).read_text())
+            if not isinstance(facts, dict) or not all(isinstance(each, str) for each in facts.values()):
+                raise ValueError("it does not name a context")
             return facts
         except FileNotFoundError:
             return {}
@@ -346,6 +367,13 @@ class ExistingCluster(Cluster):
             f"{self.name!r} is an existing cluster: labkit does not {what}.",
             "Labs that break or add nodes run on the providers embedded and kind.",
         )
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _open_ones(nodes: list[NodeInfo]) -> list[NodeInfo]:

@@ -11,7 +11,8 @@ from typing import Any
 from labkit.cluster.base import Cluster
 from labkit.cluster.phases import Listener, shown
 from labkit.cluster.state import Directory
-from labkit.errors import ConfigError
+from labkit.cluster.status import ClusterStatus
+from labkit.errors import ConfigError, LabkitError
 from labkit.kube.direct import no_proxy
 from labkit.tools import kubectl
 
@@ -98,6 +99,36 @@ def _speak_to(cluster: Cluster) -> None:
         if folder not in folders:
             folders.insert(0, folder)
     os.environ["PATH"] = os.pathsep.join(folders)
+
+
+def status_of(name: str) -> ClusterStatus:
+    """A cluster at this moment; one whose files cannot be read is damaged, and the status says why.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    if not provider_of(name):
+        return open_cluster(name).status()
+    try:
+        return open_cluster(name).status()
+    except Exception as err:  # its files may be damaged in any way, and other clusters are to be shown
+        why = str(err) if isinstance(err, LabkitError) else f"{type(err).__name__}: {err}"
+        way = f"\n→ `labkit down {name}` removes it." if "labkit down" not in why else ""
+        return ClusterStatus(
+            name, provider_of(name), "damaged", "", Directory(name).path, reason=f"{why}{way}"
+        )
+
+
+def take_down(name: str) -> None:
+    """End a cluster and remove all of it, also when its files cannot be read.
+
+    Raises:
+        ClusterError: there is none, or something of it does not end.
+        MachineError: what it runs on does not answer.
+    """
+    there = provider_of(name)
+    cluster: Cluster = provider_class(there)(name) if there else open_cluster(name)
+    cluster.down()
 
 
 def open_cluster(name: str, provider: str | None = None) -> Cluster:

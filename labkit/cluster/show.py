@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit.cluster.components import log_file
-from labkit.cluster.state import Directory, write
+from labkit.cluster.state import Directory, clusters_dir, write
 from labkit.cluster.status import ClusterStatus
 from labkit.errors import ConfigError
+from labkit.folders import home
 
 _COLOURS = {"running": "green", "ok": "green", "True": "green", "warning": "yellow", "backoff": "yellow",
             "degraded": "yellow", "stopped": "yellow"}  # fmt: skip
@@ -37,6 +38,12 @@ class _Finding(Protocol):
 def status_table(status: ClusterStatus, console: Console | None = None) -> None:
     """Print a cluster's state: its components and nodes."""
     console = console or Console()
+    if status.reason:
+        console.print(
+            f"\n[bold]{status.name}[/]: {_colour(status.state)}, {status.provider}", highlight=False
+        )
+        console.print(status.reason, markup=False, highlight=False, soft_wrap=True)
+        return
     console.print(
         f"\n[bold]{status.name}[/]: {_colour(status.state)}, Kubernetes {status.version}, {status.provider}, "
         f"up {duration(status.uptime_s)}, memory {status.memory_bytes / 2**20:.0f} MiB",
@@ -123,22 +130,38 @@ def merge_kubeconfig(name: str, file: Path) -> str:
     Raises:
         ConfigError: the user's file is no kubeconfig.
     """
-    target = Path(os.environ.get("KUBECONFIG", "").split(":")[0] or Path.home() / ".kube/config")
+    entry = f"labkit-{name}"
+    target = _users_kubeconfig(entry)
     try:
         mine: dict[str, Any] = yaml.safe_load(target.read_text()) or {} if target.exists() else {}
-        entry = f"labkit-{name}"
         added = yaml.safe_load(file.read_text())
         for section in ("clusters", "users", "contexts"):
             new = {**added[section][0], "name": entry}
             if section == "contexts":
                 new["context"] = {"cluster": entry, "user": entry}
             mine[section] = [each for each in mine.get(section) or [] if each["name"] != entry] + [new]
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as err:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as err:
         raise ConfigError(f"{target} is no kubeconfig that can be merged: {err}") from err
     mine = {"apiVersion": "v1", "kind": "Config", **mine}
     mine["current-context"] = mine.get("current-context") or entry
-    write(target, yaml.safe_dump(mine, sort_keys=False))
+    try:
+        write(target, yaml.safe_dump(mine, sort_keys=False))
+    except OSError as err:
+        raise ConfigError(f"{target} cannot be written: {err.strerror}.", "See KUBECONFIG.") from err
     return f"Context {entry} is in {target}. Use it: kubectl --context {entry} get nodes"
+
+
+def _users_kubeconfig(entry: str) -> Path:
+    """The file of KUBECONFIG's list in which kubectl would change an entry, but for those of clusters.
+
+    That is the one that has the entry, else the first that exists, else the last one.
+    """
+    clusters = clusters_dir().resolve()
+    listed = [Path(each).expanduser() for each in os.environ.get("KUBECONFIG", "").split(os.pathsep) if each]
+    own = [each.resolve() for each in listed if clusters not in each.resolve().parents]
+    files = own or [(home() / ".kube/config").resolve()]
+    has = [each for each in files if each.is_file() and entry in each.read_text(errors="replace")]
+    return next(iter([*has, *(each for each in files if each.exists()), files[-1]]))
 
 
 def _table(*columns: str) -> Table:

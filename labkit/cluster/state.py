@@ -11,14 +11,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from labkit.errors import ClusterError, ConfigError
+from labkit.errors import ClusterError, ConfigError, MachineError
+from labkit.folders import state_dir
 from labkit.kube import quantity
 
 FORMAT = 1
+_OWN = (
+    ".labkit", "state.json", "kind.json", "existing.json", "admin.kubeconfig", "control.sock", "pki", "conf",
+    "logs/supervise.log", "logs/kind.log",
+)  # fmt: skip
+"""What tells a cluster's folder from one that somebody put there."""
 _LEAST_MEMORY = 256 << 20
 _PATH_LIMIT = 80 - len("/kubelet-62")
 """The kubelet's sockets lie in its root directory, whose path it wants to have at most 80 bytes."""
@@ -52,6 +58,9 @@ class Options:
     hpa_initial_readiness_s: int = 5
     hpa_cpu_initialization_s: int = 10
     metrics_s: int = 10
+
+
+_Made = TypeVar("_Made", bound=Options)
 
 
 @dataclass
@@ -100,6 +109,16 @@ class Directory:
         return self.path.is_dir()
 
     @property
+    def is_labkits(self) -> bool:
+        """Whether labkit made this folder: it has a file that only labkit writes, or nothing at all."""
+        if self.path.is_symlink():
+            return False
+        try:
+            return any((self.path / each).exists() for each in _OWN) or not any(self.path.iterdir())
+        except OSError:
+            return self.path.stat().st_uid == os.getuid()  # locked by one who may unlock it
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.path / "admin.kubeconfig"
@@ -123,8 +142,12 @@ class Directory:
                 f"The path {self.path} has more than {_PATH_LIMIT} bytes, too many for the sockets in it.",
                 "Choose a shorter name, or let XDG_STATE_HOME name a folder with a short path.",
             )
+        self._make()
+
+    def _make(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
+        write(self.path / ".labkit", "This folder is a cluster of labkit's; `labkit down` removes it.\n")
 
     def load(self) -> State | None:
         """The state; None where none was written yet.
@@ -173,8 +196,13 @@ class Directory:
                     lock.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory and everything in it."""
+        """Remove the directory and everything in it.
+
+        Raises:
+            ClusterError: it was not made by labkit.
+        """
         if self.path.is_dir():
+            self.check_is_labkits()
             for folder, inside, _ in os.walk(self.path):  # programs in pods may have locked folders of theirs
                 for path in (Path(folder, name) for name in inside):
                     if not path.is_symlink():
@@ -183,20 +211,50 @@ class Directory:
             shutil.rmtree(self.path)
         (clusters_dir() / f".{self.name}.state.lock").unlink(missing_ok=True)
 
+    def check_is_labkits(self) -> None:
+        """Refuse to touch somebody else's folder.
+
+        Raises:
+            ClusterError: it was not made by labkit.
+        """
+        if self.exists and not self.is_labkits:
+            raise ClusterError(
+                f"{self.path} is no cluster: it has nothing that labkit writes. It was left alone.",
+                "Move it elsewhere; that folder is for clusters only.",
+            )
+
     def _remove_hint(self) -> str:
         return f"`labkit down {self.name}` removes the cluster, `labkit up {self.name}` makes a new one."
 
 
 def clusters_dir() -> Path:
     """$XDG_STATE_HOME/labkit/clusters, by default in ~/.local/state."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(given) if given.startswith("/") else Path.home() / ".local/state") / "labkit/clusters"
+    return state_dir() / "clusters"
 
 
 def cluster_names() -> list[str]:
-    """Names of this user's clusters, complete or not."""
+    """Names of this user's clusters, complete or not; other folders that lie there are none."""
+    return sorted(path.name for path in _folders() if is_name(path.name) and Directory(path.name).is_labkits)
+
+
+def strangers() -> list[Path]:
+    """What lies among the clusters' folders and is none of labkit's."""
+    return sorted(p for p in _folders() if not is_name(p.name) or not Directory(p.name).is_labkits)
+
+
+def _folders() -> list[Path]:
     root = clusters_dir()
-    return sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    try:
+        return [path for path in root.iterdir() if path.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as err:
+        raise MachineError(f"{root} cannot be read: {err.strerror}.", "See XDG_STATE_HOME.") from err
+
+
+def is_name(text: str) -> bool:
+    """Whether a cluster can have that name."""
+    return bool(re.fullmatch(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?", text))
 
 
 def check_name(name: str) -> str:
@@ -205,7 +263,7 @@ def check_name(name: str) -> str:
     Raises:
         ConfigError: it is not one.
     """
-    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?", name):
+    if not is_name(name):
         raise ConfigError(
             f"{name!r} cannot be a name.",
             "Lower-case letters, digits and hyphens; a letter first; at most 32.",
@@ -228,12 +286,18 @@ def check_options(options: Options) -> Options:
     return options
 
 
-def check_same(name: str, made: Options, given: dict[str, Any]) -> None:
-    """Refuse to resume a cluster with other options than it was made with.
+def settled(name: str, made: _Made, given: dict[str, Any], *, ready: bool) -> _Made:
+    """The options of an `up`: what is asked for now, else what was asked for when the last one failed.
+
+    Args:
+        made: the cluster's options, or the defaults where there is none.
+        ready: whether the cluster is complete, so that its options are fixed.
 
     Raises:
-        ConfigError: names them.
+        ConfigError: a complete cluster has other ones; names them.
     """
+    if not ready:
+        return replace(made, **given)
     was = asdict(made)
     other = [f"{key}={was[key]}, not {value}" for key, value in given.items() if was[key] != value]
     if other:
@@ -242,6 +306,7 @@ def check_same(name: str, made: Options, given: dict[str, Any]) -> None:
             f"Leave the options out to resume it, or `labkit down {name}` first. "
             "Workers are added with cluster.add_worker().",
         )
+    return made
 
 
 def check_size(cpus: int, memory: str) -> None:

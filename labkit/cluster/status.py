@@ -66,6 +66,7 @@ class ClusterStatus:
         state: running, degraded (something does not run or is not Ready), stopped, incomplete (its creation
             was cut off) or damaged (its files cannot be read).
         urls: where its parts answer, from this machine.
+        reason: why it is damaged, "" where it is not.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ClusterStatus:
     components: tuple[ComponentStatus, ...] = ()
     nodes: tuple[NodeInfo, ...] = ()
     urls: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
 
     @property
     def memory_bytes(self) -> int:

@@ -25,8 +25,9 @@ def tear_down(directory: Directory) -> None:
     """End everything and remove the directory.
 
     Raises:
-        ClusterError: a process does not end, or a file cannot be removed.
+        ClusterError: a process does not end, a file cannot be removed, or the directory is not labkit's.
     """
+    directory.check_is_labkits()
     end_processes(directory)
     try:
         directory.remove()

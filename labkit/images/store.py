@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import ImageError
+from labkit.folders import data_dir
 from labkit.images.layers import Layers
 from labkit.images.names import HOST_IMAGE, normalise
 from labkit.images.trees import locked, scratch, tree_digest
@@ -58,8 +59,7 @@ _BUILT_IN = Image(digest="", tags=(HOST_IMAGE,), created=None, size_bytes=0, bui
 
 def default_root() -> Path:
     """$XDG_DATA_HOME/labkit/images, by default in ~/.local/share."""
-    data = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(data) if data.startswith("/") else Path.home() / ".local/share") / "labkit/images"
+    return data_dir() / "images"
 
 
 class ImageStore:

@@ -74,6 +74,7 @@ class Connection:
         from kubernetes import client, config
         from yaml import YAMLError
 
+        damaged = (OSError, YAMLError, ValueError, LookupError, TypeError, AttributeError)
         self.patience_s = patience_s
         self.kubeconfig = kubeconfig
         self.context = context
@@ -82,7 +83,7 @@ class Connection:
             file = str(kubeconfig) if kubeconfig else None
             load: Any = config.load_kube_config  # not typed
             load(file, context, client_configuration=settings, persist_config=False)
-        except (config.ConfigException, OSError, YAMLError, ValueError, LookupError, TypeError) as err:
+        except (config.ConfigException, *damaged) as err:
             raise KubeError(
                 f"The kubeconfig {kubeconfig or '(default)'} cannot be used: {err}",
                 "`labkit kubeconfig` prints the one of a running cluster.",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.cluster.state import Directory, Node, Options, State, check_options, cluster_names, write
+from labkit.cluster.kind.state import KindOptions
+from labkit.cluster.state import Directory, Node, Options, State, check_options, cluster_names, settled, write
 from labkit.errors import ClusterError, ConfigError
 
 FORK = multiprocessing.get_context("fork")
@@ -66,6 +67,16 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path, monkeypatch: pyt
 def test_options_that_cannot_be_are_named(options: Options) -> None:
     with pytest.raises(ConfigError, match=r"workers|cpus|hpa_sync_s|9Mi|much"):
         check_options(options)
+
+
+def test_options_after_a_failed_up_are_those_that_are_asked_for() -> None:
+    failed = Options(workers=1, cpus=4)
+    assert settled("lab", failed, {"workers": 5}, ready=False) == Options(workers=5, cpus=4)
+    assert settled("lab", failed, {}, ready=False) == failed
+    assert settled("lab", KindOptions(), {"images": "airgap"}, ready=False) == KindOptions(images="airgap")
+    assert settled("lab", failed, {"workers": 1}, ready=True) == failed
+    with pytest.raises(ConfigError, match="workers=1, not 5"):
+        settled("lab", failed, {"workers": 5}, ready=True)
 
 
 def test_changes_of_several_processes_are_all_kept(directory: Directory) -> None:

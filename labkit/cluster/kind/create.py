@@ -32,7 +32,7 @@ from labkit.cluster.kind.tear_down import remove_containers, tear_down
 from labkit.cluster.kind.workers import Workers
 from labkit.cluster.objects import apply_all
 from labkit.cluster.phases import Listener, Step, phase
-from labkit.cluster.state import check_options, check_same, write
+from labkit.cluster.state import check_options, settled, write
 from labkit.cluster.waiting import wait_for
 from labkit.errors import ClusterError, LabkitError, MachineError
 from labkit.kube import Kube, NotFound
@@ -115,9 +115,8 @@ def _bring_up(engine: Engine, directory: KindDirectory, listener: Listener, give
             info = engine.info()
             held.enter_context(directory.locked(step.note))
             state = directory.read()
-            if state and state.ready:
-                check_same(directory.name, state.options, given)
-            options = state.options if state else replace(KindOptions(), **given)
+            made = state.options if state else KindOptions()
+            options = settled(directory.name, made, given, ready=bool(state and state.ready))
             check_images(options)
             check_options(options)
             if not (state and state.ready):

@@ -15,6 +15,7 @@ from pathlib import Path
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.state import changing_file, write
 from labkit.errors import AcquireError, LabkitError, MachineError
+from labkit.folders import data_dir
 
 FIRST_WORD_S = 20.0
 """A registry that has not answered by then counts as not reachable."""
@@ -44,9 +45,7 @@ class Digests:
     """digests.json: what each image was when it was first pulled."""
 
     def __init__(self, file: Path | None = None) -> None:
-        data = os.environ.get("XDG_DATA_HOME", "")
-        home = Path(data) if data.startswith("/") else Path.home() / ".local/share"
-        self.file = file or home / "labkit" / "digests.json"
+        self.file = file or data_dir() / "digests.json"
 
     def known(self, name: str) -> str:
         """The recorded digest of NAME:TAG, "" where it was never pulled."""

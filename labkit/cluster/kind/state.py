@@ -93,8 +93,7 @@ class KindDirectory(Directory):
 
     def create(self) -> None:
         """Make it, with nothing in it."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+        self._make()
         self.log.parent.mkdir(mode=0o700, exist_ok=True)
 
     def read(self) -> KindState | None:

@@ -17,6 +17,7 @@ def tear_down(engine: Engine, directory: KindDirectory) -> None:
     Raises:
         ClusterError, MachineError: Docker does not remove them.
     """
+    directory.check_is_labkits()
     remove_containers(engine, directory)
     directory.remove()
 
