@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from labkit import boxes
 from labkit.cluster import Cluster
 from labkit.cluster.phases import Listener, shown
-from labkit.errors import ClusterError
+from labkit.errors import ClusterError, LabkitError
 from labkit.kube import FIELD_MANAGER, dig
 
 
@@ -30,6 +31,10 @@ class AddonStatus:
     def __str__(self) -> str:
         lines = [f"{self.name} {self.version}".strip() + f": {self.state}"]
         return "\n".join(lines + [f"  {part}: {state}" for part, state in self.parts.items()])
+
+    def _repr_html_(self) -> str:
+        title = f"{self.name} {self.version}".strip() + f": {self.state}"
+        return boxes.box(title, boxes.table(("part", "state"), self.parts.items()), state=self.state)
 
 
 class Addon(ABC):
@@ -104,3 +109,10 @@ class Addon(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.cluster.name!r}>"
+
+    def _repr_html_(self) -> str:
+        """Its status now; what keeps it from being told where nothing answers."""
+        try:
+            return self.status()._repr_html_()
+        except LabkitError as err:
+            return boxes.box(self.name, boxes.line(f"{err.message} {err.hint}"), state="failed")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from labkit.checks.core import CheckResult, Finding, expect, prove
 from labkit.checks.predict import Comparison, Prediction, predict
-from labkit.checks.registry import CheckSpec, check, checks_of, define, find
+from labkit.checks.registry import CheckSpec, check, checks_of, define, find, hint
 
 __all__ = [
     "CheckResult",
@@ -24,6 +24,7 @@ __all__ = [
     "define",
     "expect",
     "find",
+    "hint",
     "predict",
     "prove",
 ]

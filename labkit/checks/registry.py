@@ -14,6 +14,8 @@ from labkit.errors import ConfigError
 Findings = Callable[..., Iterable[Finding]]
 
 _SPECS: dict[str, CheckSpec] = {}
+_FAILED: list[CheckResult] = []
+"""The last check that failed, while it has not passed since."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,30 @@ def check(
         deadline_s=spec.deadline_s if deadline_s is None else deadline_s,
         every_s=spec.every_s,
     )
+    if not is_proving():
+        _remember(result)
     if result.passed or not (stop or is_proving()):
         return result
     if not is_proving():
         _show(result)
     raise StepNotDone(result)
+
+
+def hint() -> None:
+    """Print what the last check that failed saw instead, and where to look."""
+    if not _FAILED:
+        print("No check has failed. Run one: its hint appears here when something is still missing.")
+    for result in _FAILED:
+        print(f"{result.title}:")
+        for each in result.hints:
+            print(f"  {each}")
+
+
+def _remember(result: CheckResult) -> None:
+    if not result.passed:
+        _FAILED[:] = [result]
+    elif _FAILED and _FAILED[0].id == result.id:
+        _FAILED.clear()
 
 
 def _show(result: CheckResult) -> None:

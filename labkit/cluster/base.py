@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from labkit import boxes
 from labkit.cluster.care import NodeCare
 from labkit.cluster.phases import Listener, silent
 from labkit.cluster.status import ClusterStatus, NodeInfo
 from labkit.cluster.waiting import serves, wait_for
-from labkit.errors import ClusterError, ConfigError, KubeError, WaitTimeout
+from labkit.errors import ClusterError, ConfigError, KubeError, LabkitError, WaitTimeout
 from labkit.kube import Kube, NotFound, dig, quantity
 from labkit.kube.objects import is_true
 from labkit.tools import kubectl
@@ -45,6 +46,13 @@ class Cluster(NodeCare):
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name!r} ({self.provider})>"
+
+    def _repr_html_(self) -> str:
+        """Its status now; what keeps it from answering where it does not."""
+        try:
+            return self.status()._repr_html_()
+        except LabkitError as err:
+            return boxes.box(f"Cluster {self.name}", boxes.line(f"{err.message} {err.hint}"), state="failed")
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from labkit import boxes
 from labkit.cluster.objects import JOIN_GROUP, MANUAL_GROUP, path_of
 from labkit.errors import ClusterError, ConfigError, LabkitError, WaitTimeout
 from labkit.kube import Kube, Watch, dig
@@ -150,6 +151,19 @@ class Join:
         self._queue: queue.Queue[JoinStep | BaseException | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name=f"join-{node}", daemon=True)
         self._thread.start()
+
+    def _repr_html_(self) -> str:
+        """The steps seen so far, and those to come."""
+        seen = list(self._seen)
+        rows: list[tuple[str, str, str]] = [(f"{s.t_seconds:.2f} s", s.name, s.text) for s in seen]
+        names = {step.name for step in seen}
+        rows += [("…", name, "") for name in self._steps if name not in names]
+        state = "ready" if len(seen) == len(self._steps) else "starting"
+        return boxes.box(
+            f"{self.node} joins: {len(seen)} of {len(self._steps)} steps",
+            boxes.table(("time", "step", "seen"), rows),
+            state=state,
+        )
 
     def __iter__(self) -> Iterator[JoinStep]:
         return self

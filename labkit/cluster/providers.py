@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,25 @@ def _provider_for(name: str, asked: str | None) -> str | None:
 
 
 def up(
-    name: str = "lab", provider: str | None = None, *, listener: Listener | None = None, **options: Any
+    name: str = "lab",
+    provider: str | None = None,
+    *,
+    workers: int | None = None,
+    cpus: int | None = None,
+    memory: str | None = None,
+    images: str | None = None,
+    context: str | None = None,
+    kubeconfig: str | Path | None = None,
+    registry: str | None = None,
+    node_monitor_period_s: int | None = None,
+    node_monitor_grace_s: int | None = None,
+    eviction_after_s: int | None = None,
+    hpa_sync_s: int | None = None,
+    hpa_initial_readiness_s: int | None = None,
+    hpa_cpu_initialization_s: int | None = None,
+    metrics_s: int | None = None,
+    listener: Listener | None = None,
+    **others: Any,
 ) -> Cluster:
     """Create a cluster, or bring one back that exists; complete when it returns.
 
@@ -71,8 +90,14 @@ def up(
         name: several clusters can run side by side.
         provider: embedded, kind or existing; by default that of the cluster if it exists, else
             $LABKIT_PROVIDER, else embedded.
+        workers: how many workers; 2 by default. On `existing`, so many must be Ready.
+        cpus, memory: of each worker, whole cores and a quantity; 2 and "4Gi" by default.
+        images: kind only. registry (the official images), airgap (built here), or auto.
+        context, kubeconfig, registry: existing only. The context and its file; where images are pushed.
+        node_monitor_period_s, node_monitor_grace_s, eviction_after_s: how soon a lost node counts as such.
+        hpa_sync_s, hpa_initial_readiness_s, hpa_cpu_initialization_s, metrics_s: the pace of autoscaling.
         listener: told of each phase; by default they are printed.
-        options: of the provider, such as `workers=2`, `cpus=2`, `memory="4Gi"`; see `labkit up --help`.
+        others: none is known; ConfigError lists those that are.
 
     In a notebook, KUBECONFIG and PATH are set, so that `!kubectl` speaks to the cluster.
 
@@ -80,13 +105,19 @@ def up(
         ConfigError: a name or option cannot be, or the cluster exists with other options.
         MachineError, AcquireError, ClusterError, WaitTimeout: it cannot start; the hint says what to do.
     """
+    named: dict[str, Any] = {
+        "workers": workers, "cpus": cpus, "memory": memory, "images": images, "context": context,
+        "kubeconfig": kubeconfig, "registry": registry, "node_monitor_period_s": node_monitor_period_s,
+        "node_monitor_grace_s": node_monitor_grace_s, "eviction_after_s": eviction_after_s,
+        "hpa_sync_s": hpa_sync_s, "hpa_initial_readiness_s": hpa_initial_readiness_s,
+        "hpa_cpu_initialization_s": hpa_cpu_initialization_s, "metrics_s": metrics_s,
+    }  # fmt: skip
+    options = {key: value for key, value in {**named, **others}.items() if value is not None}
     made = provider_class(_provider_for(name, provider))
-    if listener is not None:
-        cluster: Cluster = made.up(name, listener, **options)
-        _speak_to(cluster)
-        return cluster
-    with shown() as printed:
-        return up(name, provider, listener=printed, **options)
+    with shown() if listener is None else nullcontext(listener) as told:
+        cluster: Cluster = made.up(name, told, **options)
+    _speak_to(cluster)
+    return cluster
 
 
 def _speak_to(cluster: Cluster) -> None:

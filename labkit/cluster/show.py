@@ -15,7 +15,7 @@ from rich.table import Table
 
 from labkit.cluster.components import log_file
 from labkit.cluster.state import Directory, clusters_dir, write
-from labkit.cluster.status import ClusterStatus
+from labkit.cluster.status import ClusterStatus, duration
 from labkit.errors import ConfigError
 from labkit.folders import home
 
@@ -80,18 +80,6 @@ def findings_table(findings: Sequence[_Finding], console: Console | None = None)
     for each in findings:
         table.add_row(each.name, _colour(each.status), each.found, each.advice)
     console.print(table)
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "5 h 2 min", "3 d 4 h"."""
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    if hours < 2:
-        return f"{minutes:.0f} min"
-    if days < 2:
-        return f"{hours:.0f} h {minutes % 60:.0f} min"
-    return f"{days:.0f} d {hours % 24:.0f} h"
 
 
 def show_logs(directory: Directory, component: str | None, *, follow: bool, tail: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit import boxes
+
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 
 
@@ -84,3 +86,43 @@ class ClusterStatus:
     def memory_bytes(self) -> int:
         """Memory of all components, nodes and pods."""
         return sum(component.memory_bytes for component in self.components)
+
+    def _repr_html_(self) -> str:
+        words = [self.provider, f"Kubernetes {self.version}" if self.version else ""]
+        words += [f"up {duration(self.uptime_s)}" if self.uptime_s else ""]
+        words += [f"{self.memory_bytes / 2**20:.0f} MiB" if self.memory_bytes else ""]
+        nodes = [
+            (
+                node.name,
+                node.ready,
+                node.address,
+                f"{node.cpus:g}",
+                f"{node.memory_bytes / 2**30:.1f} GiB",
+                ", ".join([*([] if node.schedulable else ["cordoned"]), *node.taints]),
+            )
+            for node in self.nodes
+        ]
+        parts = [
+            (each.name, each.state, each.restarts, f"{each.memory_bytes / 2**20:.0f} MiB", each.last_exit)
+            for each in self.components
+        ]
+        return boxes.box(
+            f"Cluster {self.name}: {self.state}",
+            boxes.line(" · ".join(filter(None, words))),
+            boxes.table(("node", "Ready", "address", "CPUs", "memory", ""), nodes),
+            boxes.table(("component", "state", "restarts", "memory", "last exit"), parts),
+            boxes.table(("where", ""), self.urls.items()),
+            state=self.state,
+        )
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "5 h 2 min", "3 d 4 h"."""
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    if hours < 2:
+        return f"{minutes:.0f} min"
+    if days < 2:
+        return f"{hours:.0f} h {minutes % 60:.0f} min"
+    return f"{days:.0f} d {hours % 24:.0f} h"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from labkit import boxes
 from labkit.hpa import words
 from labkit.hpa.behavior import History, normalize
 from labkit.hpa.calculator import Fleet, Proposal, Reading, Tolerance, propose
@@ -78,6 +79,18 @@ class Decision:
         """Cause why no metric could be used, or ""."""
         failed = [p for p in self.proposals if isinstance(p, MetricUnavailable)]
         return failed[0].message if failed and self.recommendation is None else ""
+
+    def _repr_html_(self) -> str:
+        change = (
+            f"{self.before} → {self.replicas}" if self.before != self.replicas else f"stays {self.before}"
+        )
+        return boxes.box(
+            f"Replicas: {change}",
+            boxes.bullets(self.reasons),
+            boxes.table(("condition", "reason"), self.conditions.items()),
+            boxes.line(self.error, warning=True),
+            state="failed" if self.error else "ok",
+        )
 
 
 def decide(

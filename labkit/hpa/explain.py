@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from labkit import boxes
 from labkit.hpa import observe, words
 from labkit.hpa.calculator import Fleet, Proposal, Reading, Tolerance, propose
 from labkit.hpa.decision import Decision, Observation, State, decide
@@ -60,6 +61,15 @@ class Explanation:
         if self.problems:
             lines += ["", "Problems:", *(f"  - {problem}" for problem in self.problems)]
         return "\n".join([*lines, "", f"To grow: {self.grow}", f"To shrink: {self.shrink}"])
+
+    def _repr_html_(self) -> str:
+        return boxes.box(
+            self.headline,
+            boxes.bullets(self.why),
+            *(boxes.line(problem, warning=True) for problem in self.problems),
+            boxes.table(("", ""), [("to grow", self.grow), ("to shrink", self.shrink)]),
+            state="degraded" if self.problems else "ok",
+        )
 
 
 def explain(

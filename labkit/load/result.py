@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
+import math
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from labkit import boxes
 from labkit.load.profiles import Profile
 from labkit.sender.faults import NOT_SENT
 
@@ -79,6 +80,23 @@ class Summary:
             )
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        numbers = (
+            f"{self.requests:,}",
+            f"{self.failed:,}",
+            f"{self.offered_rps:.1f}/s",
+            f"{self.answered_rps:.1f}/s",
+            *("–" if math.isnan(ms) else f"{ms:.1f} ms" for ms in (self.p50_ms, self.p95_ms, self.p99_ms)),
+        )
+        columns = ("requests", "failed", "offered", "answered", "p50", "p95", "p99")
+        return boxes.box(
+            "Load",
+            boxes.table(columns, [numbers]),
+            boxes.line(f"Failures: {_counted(self.failures)}" if self.failures else ""),
+            *(boxes.line(each, warning=each.startswith("WARNING")) for each in str(self).splitlines()[3:]),
+            state="failed" if self.failed else "ok" if self.kept_up else "degraded",
+        )
+
     @property
     def _reading(self) -> str:
         if self.unread_p99_ms != self.unread_p99_ms:
@@ -133,7 +151,7 @@ class LoadResult:
         return str(self.summary())
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return self.summary()._repr_html_()
 
     def summary(self) -> Summary:
         """Rates, latencies, failures, and the generator's own error."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from labkit import boxes
 from labkit.errors import ConfigError
 
 
@@ -51,6 +52,22 @@ class Recording:
         """All tables by name."""
         named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: table for name, table in named.items() if isinstance(table, pd.DataFrame)}
+
+    def _repr_html_(self) -> str:
+        filled = {name: table for name, table in self.tables.items() if len(table)}
+        ends = [float(table["t_seconds"].max()) for table in filled.values() if "t_seconds" in table]
+        rows = [
+            (name, f"{len(table):,}", ", ".join(column for column in table.columns if column != "t_seconds"))
+            for name, table in filled.items()
+        ]
+        missing = len(self.gaps)
+        return boxes.box(
+            f"Recording of {max(ends, default=0.0):.0f} s",
+            boxes.line(f"a sample every {self.interval_s:g} s"),
+            boxes.table(("table", "rows", "columns"), rows),
+            boxes.line(f"{missing} samples could not be taken: see .gaps" if missing else "", warning=True),
+            state="degraded" if missing else "ok",
+        )
 
     def save(self, directory: str | Path) -> Path:
         """Write a CSV file per table, and recording.json; returns the directory, which is made."""
