@@ -146,8 +146,8 @@ def load_result(rows: list[list[object]]) -> LoadResult:
 
 
 def test_a_load_shows_its_rates_latencies_and_failures() -> None:
-    rows: list[list[object]] = [[0.1 * n, 5.0, 0.1, 200, ""] for n in range(9)]
-    text = shown(load_result([*rows, [0.95, 5.0, 0.1, 0, EVIL]]))
+    rows: list[list[object]] = [[0.1 * n, 5.0, 0.1, 200, "", 0.1, 0.1] for n in range(9)]
+    text = shown(load_result([*rows, [0.95, 5.0, 0.1, 0, EVIL, 0.1, 0.1]]))
     assert "5.0 ms" in text and f"1 × {EVIL}" in text
     assert "–" in shown(load_result([]))
 
