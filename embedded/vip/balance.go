@@ -41,15 +41,14 @@ func (p *Proxy) pick(rule *Rule, client netip.Addr) (Backend, bool) {
 	return table.pick(backends, client, rule.Affinity, time.Now()), true
 }
 
-// eligible are the rule's backends that its traffic policy allows for the client.
+// eligible are the rule's endpoints for a client.
 func (p *Proxy) eligible(rule *Rule, client netip.Addr) []Backend {
-	node := rule.Local
-	if rule.ClientLocal {
-		node = p.nodeOf(client)
-	} else if node == "" {
-		return rule.Backends
+	if len(rule.OnNode) > 0 {
+		if backends, known := rule.OnNode[p.nodeOf(client)]; known {
+			return backends
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(rule.Backends), func(b Backend) bool { return node == "" || b.Node != node })
+	return rule.Backends
 }
 
 func (a *affinity) pick(backends []Backend, client netip.Addr, timeout time.Duration, now time.Time) Backend {

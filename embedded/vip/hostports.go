@@ -53,7 +53,7 @@ func addHostPorts(rules map[Listen]Rule, pod *v1.Pod) {
 		if network != "tcp" && network != "udp" {
 			continue
 		}
-		backend := Backend{Address: netip.AddrPortFrom(loopback.Map(address), loopback.Port(uint16(port.ContainerPort))), Node: pod.Spec.NodeName}
+		backend := Backend{Address: netip.AddrPortFrom(loopback.Map(address), loopback.Port(uint16(port.ContainerPort)))}
 		listen := Listen{network, netip.AddrPortFrom(loopback.Map(at), loopback.Port(uint16(port.HostPort)))}
 		if _, taken := rules[listen]; !taken {
 			rules[listen] = Rule{Port: fmt.Sprintf("%s/%s:%d", pod.Namespace, pod.Name, port.HostPort), Backends: []Backend{backend}}

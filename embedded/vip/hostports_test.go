@@ -6,6 +6,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"labkit.dev/embedded/loopback"
 )
 
 func TestHostPorts(t *testing.T) {
@@ -22,7 +24,11 @@ func TestHostPorts(t *testing.T) {
 		change(p)
 		return p
 	}
-	rules := func(p *v1.Pod) map[Listen]Rule { return (&Cluster{Pods: []*v1.Pod{trimmed(p)}}).Rules() }
+	rules := func(p *v1.Pod) map[Listen]Rule {
+		cluster := NewCluster(loopback.Plan{})
+		cluster.Pods = []*v1.Pod{trimmed(p)}
+		return cluster.Rules()
+	}
 	got := rules(pod(func(*v1.Pod) {}))
 	tcp, udp := got[at("127.18.1.1:8080")], got[Listen{"udp", netip.MustParseAddrPort("127.0.0.1:10053")}]
 	if len(got) != 2 || len(tcp.Backends) != 1 || len(udp.Backends) != 1 {

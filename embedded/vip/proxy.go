@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,7 +24,6 @@ type Listen struct {
 // Backend is one endpoint.
 type Backend struct {
 	Address netip.AddrPort // as dialled on this machine
-	Node    string
 }
 
 // Rule tells where the connections to a Listen go.
@@ -31,10 +31,30 @@ type Rule struct {
 	Port     string // namespace/service:port; listeners of one Service port share its session affinity
 	Affinity time.Duration
 	Backends []Backend
-	// Local names the node whose backends alone may be used (a node port with externalTrafficPolicy Local);
-	// ClientLocal limits them to the client's own node (internalTrafficPolicy Local).
-	Local       string
-	ClientLocal bool
+	// OnNode are the endpoints for clients on each node, where not all have the same: the Service's traffic policy or topology
+	// says so. A client on a node that is missing, or on none, gets Backends.
+	OnNode map[string][]Backend
+}
+
+// served tells whether there is an endpoint for any client.
+func (r Rule) served() bool {
+	for _, backends := range r.OnNode {
+		if len(backends) > 0 {
+			return true
+		}
+	}
+	return len(r.Backends) > 0
+}
+
+// simplified leaves OnNode out where it makes no difference.
+func (r Rule) simplified() Rule {
+	for _, backends := range r.OnNode {
+		if !slices.Equal(backends, r.Backends) {
+			return r
+		}
+	}
+	r.OnNode = nil
+	return r
 }
 
 // Proxy forwards connections from Service addresses to endpoints in user space. As kube-proxy does, it picks one usable

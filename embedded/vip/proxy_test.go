@@ -58,8 +58,7 @@ func backend(t *testing.T, address string) (Backend, *http.Server) {
 	})}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	name := map[string]string{"251": "a", "252": "b"}[address[7:10]]
-	return Backend{addr(address), name}, server
+	return Backend{addr(address)}, server
 }
 
 // get fetches front on a fresh connection from the source address given ("" is any).
@@ -131,7 +130,7 @@ func TestNoEndpointRefuses(t *testing.T) {
 func TestDeadEndpointFailsAsBehindKubeProxy(t *testing.T) {
 	p := newTestProxy(t)
 	alive, _ := backend(t, "127.19.251.10:8080")
-	apply(t, p, Rule{Backends: []Backend{alive, {addr("127.19.251.11:8080"), "a"}}})
+	apply(t, p, Rule{Backends: []Backend{alive, {addr("127.19.251.11:8080")}}})
 	failed := 0
 	for range 200 {
 		if _, err := get(""); err != nil {
@@ -188,7 +187,7 @@ func TestClientLocalUsesTheClientsNode(t *testing.T) {
 	p := newTestProxy(t)
 	a, _ := backend(t, "127.19.251.10:8080")
 	b, _ := backend(t, "127.19.252.10:8080")
-	apply(t, p, Rule{Backends: []Backend{a, b}, ClientLocal: true})
+	apply(t, p, Rule{OnNode: map[string][]Backend{"a": {a}, "b": {b}}})
 	for range 20 {
 		if body, err := get("127.19.252.7"); err != nil || body[:18] != "127.19.252.10:8080" {
 			t.Fatalf("a client on node b got %q, %v", body, err)

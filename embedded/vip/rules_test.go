@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"labkit.dev/embedded/loopback"
 )
 
 func service(change func(*v1.Service)) *v1.Service {
@@ -51,8 +53,9 @@ func rulesOf(t *testing.T, s *v1.Service, slices ...*discovery.EndpointSlice) ma
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{Plan: plan, Services: []*v1.Service{s}, Slices: slices,
-		Nodes: []*v1.Node{node("worker-1", "198.18.1.1"), node("worker-2", "198.18.2.1")}}
+	c := NewCluster(plan)
+	c.Services, c.Slices = []*v1.Service{s}, slices
+	c.Nodes = []*v1.Node{node("worker-1", "198.18.1.1"), node("worker-2", "198.18.2.1")}
 	return c.Rules()
 }
 
@@ -159,7 +162,7 @@ func TestPolicies(t *testing.T) {
 		s.Spec.SessionAffinityConfig = &v1.SessionAffinityConfig{ClientIP: &v1.ClientIPConfig{TimeoutSeconds: ptr.To[int32](7)}}
 	}), slice(8080, endpoint{address: "198.18.1.7", node: "worker-1"}))
 	rule := rules[at("127.96.1.2:10080")]
-	if !rule.ClientLocal || rule.Affinity.Seconds() != 7 {
+	if len(rule.OnNode["worker-1"]) != 1 || len(rule.OnNode["worker-2"])+len(rule.Backends) != 0 || rule.Affinity.Seconds() != 7 {
 		t.Errorf("internalTrafficPolicy Local and an affinity of 7 s became %+v", rule)
 	}
 }
@@ -172,5 +175,89 @@ func TestPlanOf(t *testing.T) {
 		if _, err := PlanOf(slot); err == nil {
 			t.Errorf("slot %d exists", slot)
 		}
+	}
+}
+
+// states of an endpoint
+var (
+	draining = endpoint{ready: ptr.To(false), serving: ptr.To(true), terminating: ptr.To(true)}
+	starting = endpoint{ready: ptr.To(false), serving: ptr.To(false), terminating: ptr.To(false)}
+)
+
+func (e endpoint) at(address, node string) endpoint {
+	e.address, e.node = address, node
+	return e
+}
+
+func TestLocalPolicyKeepsANodeThatDrains(t *testing.T) {
+	s := service(func(s *v1.Service) {
+		s.Spec.Type, s.Spec.Ports[0].NodePort = v1.ServiceTypeNodePort, 30080
+		s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
+	})
+	endpoints := slice(8080, draining.at("198.18.1.7", "worker-1"), starting.at("198.18.1.8", "worker-1"), endpoint{address: "198.18.2.7", node: "worker-2"})
+	rules := rulesOf(t, s, endpoints)
+	wantBackends(t, rules, "127.18.1.1:30080", "127.18.1.7:8080")
+	wantBackends(t, rules, "127.18.2.1:30080", "127.18.2.7:8080")
+	wantBackends(t, rules, "127.96.1.2:10080", "127.18.2.7:8080")
+
+	internal := v1.ServiceInternalTrafficPolicyLocal
+	rules = rulesOf(t, service(func(s *v1.Service) { s.Spec.InternalTrafficPolicy = &internal }), endpoints)
+	rule := rules[at("127.96.1.2:10080")]
+	for node, want := range map[string]string{"worker-1": "127.18.1.7:8080", "worker-2": "127.18.2.7:8080"} {
+		if got := rule.OnNode[node]; len(got) != 1 || got[0].Address.String() != want {
+			t.Errorf("internalTrafficPolicy Local: clients on %s get %v, want %s", node, got, want)
+		}
+	}
+}
+
+func TestTrafficStaysNear(t *testing.T) {
+	endpoints := slice(8080, endpoint{address: "198.18.1.7", node: "worker-1"}, endpoint{address: "198.18.2.7", node: "worker-2"})
+	for i, node := range []string{"worker-1", "worker-2"} {
+		endpoints.Endpoints[i].Hints = &discovery.EndpointHints{ForNodes: []discovery.ForNode{{Name: node}}}
+	}
+	s := service(func(s *v1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = v1.ServiceTypeNodePort, 30080 })
+	rules := rulesOf(t, s, endpoints)
+	rule := rules[at("127.96.1.2:10080")]
+	if got := rule.OnNode["worker-2"]; len(got) != 1 || got[0].Address.String() != "127.18.2.7:8080" {
+		t.Errorf("PreferSameNode: clients on worker-2 get %v", got)
+	}
+	wantBackends(t, rules, "127.96.1.2:10080", "127.18.1.7:8080", "127.18.2.7:8080") // clients on no node
+	wantBackends(t, rules, "127.18.1.1:30080", "127.18.1.7:8080")
+
+	for i, zone := range []string{"here", "there"} {
+		endpoints.Endpoints[i].Hints = &discovery.EndpointHints{ForZones: []discovery.ForZone{{Name: zone}}}
+	}
+	cluster := NewCluster(loopback.Plan{})
+	cluster.Services, cluster.Slices = []*v1.Service{s}, []*discovery.EndpointSlice{endpoints}
+	cluster.Nodes = []*v1.Node{node("worker-1", "198.18.1.1"), node("worker-2", "198.18.2.1")}
+	cluster.Nodes[0].Labels = map[string]string{v1.LabelTopologyZone: "here"}
+	rule = cluster.Rules()[at("127.96.1.2:10080")]
+	if got := rule.OnNode["worker-1"]; len(got) != 1 || got[0].Address.String() != "127.18.1.7:8080" {
+		t.Errorf("PreferSameZone: clients in the zone here get %v", got)
+	}
+	if got := rule.OnNode["worker-2"]; len(got) != 2 {
+		t.Errorf("PreferSameZone: clients on a node without a zone get %v", got)
+	}
+}
+
+func TestRulesFollowChanges(t *testing.T) {
+	cluster := NewCluster(loopback.Plan{})
+	cluster.Nodes = []*v1.Node{node("worker-1", "198.18.1.1")}
+	cluster.Services = []*v1.Service{service(nil)}
+	cluster.Slices = []*discovery.EndpointSlice{slice(8080, endpoint{address: "198.18.1.7", node: "worker-1"})}
+	wantBackends(t, cluster.Rules(), "127.96.1.2:10080", "127.18.1.7:8080")
+	cluster.Slices = []*discovery.EndpointSlice{slice(8080, endpoint{address: "198.18.1.8", node: "worker-1"})}
+	wantBackends(t, cluster.Rules(), "127.96.1.2:10080", "127.18.1.8:8080")
+	cluster.Services = []*v1.Service{service(func(s *v1.Service) { s.Spec.ClusterIP = "127.96.1.3" })}
+	wantBackends(t, cluster.Rules(), "127.96.1.3:10080", "127.18.1.8:8080")
+	cluster.Nodes, cluster.Slices = nil, nil
+	if rules := cluster.Rules(); len(rules) != 0 {
+		t.Errorf("after the endpoints have gone: %v", rules)
+	}
+	cluster.Slices = []*discovery.EndpointSlice{slice(8080, endpoint{address: "198.18.1.9", node: "worker-1"})}
+	wantBackends(t, cluster.Rules(), "127.96.1.3:10080", "127.18.1.9:8080")
+	cluster.Services = nil
+	if rules := cluster.Rules(); len(rules) != 0 {
+		t.Errorf("after the Service has gone: %v", rules)
 	}
 }

@@ -57,7 +57,7 @@ func (r *udpRelay) flow(client netip.AddrPort) *udpFlow {
 	defer r.mu.Unlock()
 	rule := r.rule.rule.Load()
 	if old := r.flows[client]; old != nil {
-		for _, b := range rule.Backends {
+		for _, b := range r.proxy.eligible(rule, client.Addr().Unmap()) {
 			if b.Address == old.backend {
 				return old
 			}

@@ -40,6 +40,7 @@ type Config struct {
 // Controller keeps the proxy in step with the API server.
 type Controller struct {
 	config   Config
+	cluster  *Cluster // of the sync loop
 	proxy    *Proxy
 	services corelisters.ServiceLister
 	slices   discoverylisters.EndpointSliceLister
@@ -53,7 +54,7 @@ type Controller struct {
 
 // New returns a controller with its proxy; Run starts it.
 func New(config Config) *Controller {
-	c := &Controller{config: config, dirty: make(chan struct{}, 1)}
+	c := &Controller{config: config, cluster: NewCluster(config.Plan), dirty: make(chan struct{}, 1)}
 	c.names.Store(&map[netip.Addr]string{})
 	c.proxy = NewProxy(grantedConnections(), c.nodeOf, config.Log)
 	return c
@@ -163,7 +164,7 @@ func (c *Controller) loop(ctx context.Context) {
 
 // sync applies the present state and tells whether everything could be listened on.
 func (c *Controller) sync() bool {
-	cluster := &Cluster{Plan: c.config.Plan}
+	cluster := c.cluster
 	var err error
 	lists := []error{}
 	cluster.Services, err = c.services.List(labels.Everything())
