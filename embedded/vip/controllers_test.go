@@ -8,44 +8,167 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	storage "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 )
 
 // start runs a controller of the last slot on a fake API server that holds objects.
 func start(t *testing.T, volumes string, objects ...runtime.Object) *fake.Clientset {
 	t.Helper()
-	client := fake.NewClientset(objects...)
+	client := fakeClient(objects...)
+	run(t, volumes, client)
+	return client
+}
+
+func fakeClient(objects ...runtime.Object) *fake.Clientset { return fake.NewClientset(objects...) }
+
+// run runs a controller of the last slot.
+func run(t *testing.T, volumes string, client *fake.Clientset) {
+	t.Helper()
 	plan, err := PlanOf(7)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	c := New(Config{Client: client, Plan: plan, VolumesDir: volumes, Log: slog.New(slog.DiscardHandler)})
+	c := New(Config{Client: client, Plan: plan, VolumesDir: volumes, Log: slog.New(slog.DiscardHandler), Backoff: hurried})
 	go func() { ended <- c.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended })
-	return client
 }
 
-// eventually waits until ok, at most a minute.
+// hurried passes in a second through more attempts than the product makes in an hour.
+func hurried() workqueue.TypedRateLimiter[string] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[string](time.Millisecond, 10*time.Millisecond)
+}
+
+// failing makes the API server refuse a kind of request until it is told to stop, after many attempts.
+func failing(t *testing.T, client *fake.Clientset, verb, resource string) (mend func()) {
+	t.Helper()
+	var attempts atomic.Int64
+	var mended atomic.Bool
+	client.PrependReactor(verb, resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+		if mended.Load() {
+			return false, nil, nil
+		}
+		attempts.Add(1)
+		return true, nil, errors.New("the database is full")
+	})
+	return func() {
+		t.Helper()
+		eventually(t, "it is tried many times", func() bool { return attempts.Load() > 50 })
+		mended.Store(true)
+	}
+}
+
+func TestWorkIsDoneWhenItsTroubleIsOver(t *testing.T) {
+	ctx := context.Background()
+	t.Run("a certificate", func(t *testing.T) {
+		client := fakeClient(own().object(t), node("worker-1", "198.19.200.1"))
+		mend := failing(t, client, "update", "certificatesigningrequests")
+		run(t, "", client)
+		mend()
+		eventually(t, "the request is approved", func() bool { return approved(client) })
+	})
+	t.Run("a pod range", func(t *testing.T) {
+		client := fakeClient(node("worker-1", "198.19.200.1"))
+		mend := failing(t, client, "patch", "nodes")
+		run(t, "", client)
+		mend()
+		eventually(t, "worker-1 has its range", func() bool {
+			n, err := client.CoreV1().Nodes().Get(ctx, "worker-1", metav1.GetOptions{})
+			return err == nil && n.Spec.PodCIDR == "198.19.200.0/24"
+		})
+	})
+	volume := func(client *fake.Clientset) func() bool {
+		return func() bool {
+			_, err := client.CoreV1().PersistentVolumes().Get(ctx, "pvc-1-2-3", metav1.GetOptions{})
+			return err == nil
+		}
+	}
+	t.Run("a volume", func(t *testing.T) {
+		client := fakeClient(standard(), claim("standard", "worker-1"))
+		mend := failing(t, client, "create", "persistentvolumes")
+		run(t, t.TempDir(), client)
+		mend()
+		eventually(t, "the volume exists", volume(client))
+	})
+	t.Run("a volume's directory", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "volumes")
+		if err := os.WriteFile(dir, nil, 0o600); err != nil { // in the way
+			t.Fatal(err)
+		}
+		client := fakeClient(standard(), claim("standard", "worker-1"))
+		run(t, dir, client)
+		time.Sleep(time.Second)
+		if volume(client)() {
+			t.Fatal("there is a volume without a directory")
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the volume exists", volume(client))
+	})
+	t.Run("a node that registers late", func(t *testing.T) {
+		client := fakeClient(own().object(t))
+		run(t, "", client)
+		time.Sleep(time.Second)
+		if _, err := client.CoreV1().Nodes().Create(ctx, node("worker-1", "198.19.200.1"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the request is approved", func() bool { return approved(client) })
+	})
+	t.Run("a volume's deletion", func(t *testing.T) {
+		dir := t.TempDir()
+		released := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pvc-1", Annotations: map[string]string{annotationProvisionedBy: Provisioner}},
+			Spec: v1.PersistentVolumeSpec{PersistentVolumeReclaimPolicy: v1.PersistentVolumeReclaimDelete,
+				PersistentVolumeSource: v1.PersistentVolumeSource{HostPath: &v1.HostPathVolumeSource{Path: filepath.Join(dir, "pvc-1")}}},
+			Status: v1.PersistentVolumeStatus{Phase: v1.VolumeReleased}}
+		client := fakeClient(released)
+		mend := failing(t, client, "delete", "persistentvolumes")
+		run(t, dir, client)
+		mend()
+		eventually(t, "the volume is gone", func() bool {
+			_, err := client.CoreV1().PersistentVolumes().Get(ctx, "pvc-1", metav1.GetOptions{})
+			return apierrors.IsNotFound(err)
+		})
+	})
+}
+
+func TestBackoffNeverEnds(t *testing.T) {
+	limiter := backoff()
+	for range 1000 {
+		if pause := limiter.When("x"); pause > retryMost {
+			t.Fatalf("a pause of %v", pause)
+		}
+	}
+	if pause := limiter.When("x"); pause != retryMost {
+		t.Errorf("after a long time the pause is %v, want %v", pause, retryMost)
+	}
+}
+
+// eventually waits until ok, at most three minutes: the kernel remembers a connection whose program has gone for one.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}

@@ -22,6 +22,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
 
 	"labkit.dev/embedded/loopback"
 )
@@ -35,6 +36,7 @@ type Config struct {
 	Plan       loopback.Plan
 	VolumesDir string // where persistent volumes are made; "" makes none
 	Log        *slog.Logger
+	Backoff    func() workqueue.TypedRateLimiter[string] // between attempts at an object; nil is our own
 }
 
 // Controller keeps the proxy in step with the API server.
@@ -54,6 +56,9 @@ type Controller struct {
 
 // New returns a controller with its proxy; Run starts it.
 func New(config Config) *Controller {
+	if config.Backoff == nil {
+		config.Backoff = backoff
+	}
 	c := &Controller{config: config, cluster: NewCluster(config.Plan), dirty: make(chan struct{}, 1)}
 	c.names.Store(&map[netip.Addr]string{})
 	c.proxy = NewProxy(grantedConnections(), c.nodeOf, config.Log)
