@@ -78,10 +78,7 @@ func (c *Controller) listenHealth(certFile, keyFile, clientCAFile string) (*http
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		_, _ = io.WriteString(w, c.Metrics())
-	})
+	mux.Handle("GET /metrics", c.proxy.stats.handler())
 	address := net.JoinHostPort(loopback.Map(controlPlane(c.config.Plan)).String(), fmt.Sprint(HealthPort))
 	listener, err := net.Listen("tcp4", address)
 	if err != nil {

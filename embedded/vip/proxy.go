@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // Listen is one address that the proxy serves, as clients dial it on this machine.
@@ -63,18 +64,15 @@ func (r Rule) simplified() Rule {
 type Proxy struct {
 	log    *slog.Logger
 	nodeOf func(netip.Addr) string // name of the node that an address belongs to, or ""
-	slots  chan struct{}           // one per open connection or UDP flow
-	stats  Stats
+	budget *budget
+	stats  *stats
 
 	mu        sync.Mutex
 	listeners map[Listen]*listener
 	affinity  map[string]*affinity
 	closed    bool
-}
 
-// Stats counts what the proxy did since its start.
-type Stats struct {
-	Connections, Active, NoBackend, DialErrors, Limited, ListenErrors atomic.Int64
+	lines rate.Sometimes // about accepting
 }
 
 type listener struct {
@@ -84,7 +82,9 @@ type listener struct {
 
 // NewProxy returns a proxy that holds at most limit connections and UDP flows at once; nodeOf finds a client's node.
 func NewProxy(limit int, nodeOf func(netip.Addr) string, log *slog.Logger) *Proxy {
-	return &Proxy{log: log, nodeOf: nodeOf, slots: make(chan struct{}, limit), listeners: map[Listen]*listener{}, affinity: map[string]*affinity{}}
+	p := &Proxy{log: log, lines: rate.Sometimes{Interval: logPause}, nodeOf: nodeOf, budget: newBudget(limit), listeners: map[Listen]*listener{}, affinity: map[string]*affinity{}}
+	p.stats = newStats(p)
+	return p
 }
 
 // Apply makes the proxy serve exactly rules. Listeners that stay keep their connections and so do those that go. It
@@ -113,7 +113,7 @@ func (p *Proxy) Apply(rules map[Listen]Rule) map[Listen]error {
 		l.rule.Store(&rule)
 		if err := p.listen(key, l); err != nil {
 			failed[key] = err
-			p.stats.ListenErrors.Add(1)
+			p.stats.listenErrors.Inc()
 			continue
 		}
 		p.listeners[key] = l
@@ -122,6 +122,9 @@ func (p *Proxy) Apply(rules map[Listen]Rule) map[Listen]error {
 		if !used[port] {
 			delete(p.affinity, port)
 		}
+	}
+	for _, port := range p.budget.forget(used) {
+		p.stats.refused.DeleteLabelValues(port)
 	}
 	return failed
 }
@@ -132,6 +135,12 @@ func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+}
+
+func (p *Proxy) listening() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.listeners)
 }
 
 func (p *Proxy) listen(key Listen, l *listener) error {
@@ -156,24 +165,60 @@ func (p *Proxy) listen(key Listen, l *listener) error {
 
 func (p *Proxy) accept(socket *net.TCPListener, l *listener) {
 	for {
-		p.slots <- struct{}{} // at the limit new clients wait in the kernel's queue
 		client, err := socket.AcceptTCP()
-		if err != nil {
-			<-p.slots
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			p.stats.Limited.Add(1) // out of descriptors
-			time.Sleep(50 * time.Millisecond)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors, for one
+			p.stats.limited.Inc()
+			p.lines.Do(func() { p.log.Error("cannot take connections", "service", l.rule.Load().Port, "error", err) })
+			time.Sleep(acceptPause)
 			continue
 		}
-		p.stats.Connections.Add(1)
+		rule := l.rule.Load()
+		back, taken := p.place(rule.Port)
+		if !taken {
+			reset(client)
+			continue
+		}
+		p.stats.connections.Inc()
 		go func() {
-			p.stats.Active.Add(1)
-			defer func() { p.stats.Active.Add(-1); <-p.slots }()
-			p.serve(client, l.rule.Load())
+			defer back()
+			p.serve(client, rule)
 		}()
 	}
+}
+
+const (
+	acceptPause = 50 * time.Millisecond // after a failed accept
+	placePause  = 10 * time.Millisecond // until a full Service port is looked at again
+)
+
+// place takes a place for a new connection. Where the Service port is full, its new clients wait in the kernel's queue behind
+// this one, and are refused when that does not end.
+func (p *Proxy) place(port string) (back func(), taken bool) {
+	for waited := false; ; waited = true {
+		back, taken, wait := p.budget.take(port)
+		switch {
+		case taken:
+			return back, true
+		case !wait:
+			p.refuse(port)
+			return nil, false
+		case !waited:
+			p.stats.limited.Inc()
+		}
+		time.Sleep(placePause)
+	}
+}
+
+// refuse counts a connection or flow for which there is no place.
+func (p *Proxy) refuse(port string) {
+	p.stats.limited.Inc()
+	p.stats.refused.WithLabelValues(port).Inc()
+	p.budget.refuse(port, func(refused, held int) {
+		p.log.Warn("a Service holds too many connections: new ones are refused", "service", port, "held", held, "refused", refused)
+	})
 }
 
 // dialTimeout bounds a connection attempt; on one machine it is refused or accepted at once.
@@ -183,13 +228,13 @@ func (p *Proxy) serve(client *net.TCPConn, rule *Rule) {
 	from := client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	backend, ok := p.pick(rule, from)
 	if !ok {
-		p.stats.NoBackend.Add(1)
+		p.stats.noEndpoint.Inc()
 		reset(client)
 		return
 	}
 	server, err := dialer.DialTCP(context.Background(), "tcp4", p.source(from), backend.Address)
 	if err != nil {
-		p.stats.DialErrors.Add(1)
+		p.stats.dialErrors.Inc()
 		p.log.Debug("endpoint refused", "service", rule.Port, "endpoint", backend.Address, "error", err)
 		reset(client)
 		return
@@ -211,37 +256,4 @@ func (p *Proxy) source(client netip.Addr) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(client, 0)
-}
-
-// reset closes a connection so that the client sees an error at once: what it would get is "connection refused".
-func reset(conn *net.TCPConn) {
-	_ = conn.SetLinger(0)
-	conn.Close()
-}
-
-// halfOpenLimit is how long one direction may go on after the other one ended: conntrack's time in CLOSE-WAIT.
-const halfOpenLimit = time.Hour
-
-// join copies both ways (in the kernel, by splice) until both directions ended or one failed.
-func join(client, server *net.TCPConn) {
-	defer client.Close()
-	defer server.Close()
-	finished := make(chan struct{})
-	go func() {
-		pipe(server, client)
-		close(finished)
-	}()
-	pipe(client, server)
-	<-finished
-}
-
-func pipe(to, from *net.TCPConn) {
-	_, err := to.ReadFrom(from)
-	if err != nil { // the peer is gone: pass it on to the other side
-		reset(to)
-		reset(from)
-		return
-	}
-	_ = to.CloseWrite()
-	_ = to.SetReadDeadline(time.Now().Add(halfOpenLimit))
 }

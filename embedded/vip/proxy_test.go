@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // The tests use addresses of the last slot: no cluster of this machine is likely to have it.
@@ -39,8 +41,13 @@ func newTestProxy(t *testing.T) *Proxy {
 // apply serves front with the backends; it fails the test when it cannot listen.
 func apply(t *testing.T, p *Proxy, rule Rule) {
 	t.Helper()
+	applyAt(t, p, front, rule)
+}
+
+func applyAt(t *testing.T, p *Proxy, address string, rule Rule) {
+	t.Helper()
 	rule.Port = "test/test:http"
-	if failed := p.Apply(map[Listen]Rule{{"tcp", addr(front)}: rule}); len(failed) > 0 {
+	if failed := p.Apply(map[Listen]Rule{{"tcp", addr(address)}: rule}); len(failed) > 0 {
 		t.Fatalf("cannot listen: %v", failed)
 	}
 }
@@ -140,8 +147,8 @@ func TestDeadEndpointFailsAsBehindKubeProxy(t *testing.T) {
 	if failed < 50 || failed > 150 {
 		t.Errorf("%d of 200 requests failed; half of the endpoints are dead", failed)
 	}
-	if n := p.stats.DialErrors.Load(); n != int64(failed) {
-		t.Errorf("%d dial errors counted, %d requests failed", n, failed)
+	if n := testutil.ToFloat64(p.stats.dialErrors); n != float64(failed) {
+		t.Errorf("%g dial errors counted, %d requests failed", n, failed)
 	}
 }
 

@@ -28,6 +28,7 @@ type udpRelay struct {
 type udpFlow struct {
 	backend netip.AddrPort
 	server  net.Conn
+	back    func() // gives its place back
 }
 
 func newUDPRelay(p *Proxy, l *listener, conn *net.UDPConn) *udpRelay {
@@ -70,25 +71,23 @@ func (r *udpRelay) flow(client netip.AddrPort) *udpFlow {
 	}
 	backend, ok := r.proxy.pick(rule, client.Addr().Unmap())
 	if !ok {
-		r.proxy.stats.NoBackend.Add(1)
+		r.proxy.stats.noEndpoint.Inc()
 		return nil
 	}
-	select {
-	case r.proxy.slots <- struct{}{}:
-	default:
-		r.proxy.stats.Limited.Add(1)
+	back, taken, _ := r.proxy.budget.take(rule.Port)
+	if !taken {
+		r.proxy.refuse(rule.Port)
 		return nil
 	}
 	server, err := dialer.DialUDP(context.Background(), "udp4", r.proxy.source(client.Addr().Unmap()), backend.Address)
 	if err != nil {
-		<-r.proxy.slots
-		r.proxy.stats.DialErrors.Add(1)
+		back()
+		r.proxy.stats.dialErrors.Inc()
 		return nil
 	}
-	flow := &udpFlow{backend.Address, server}
+	flow := &udpFlow{backend.Address, server, back}
 	r.flows[client] = flow
-	r.proxy.stats.Connections.Add(1)
-	r.proxy.stats.Active.Add(1)
+	r.proxy.stats.connections.Inc()
 	_ = server.SetReadDeadline(time.Now().Add(udpIdle))
 	go r.answer(client, flow)
 	return flow
@@ -113,8 +112,7 @@ func (r *udpRelay) answer(client netip.AddrPort, flow *udpFlow) {
 		delete(r.flows, client)
 	}
 	r.mu.Unlock()
-	r.proxy.stats.Active.Add(-1)
-	<-r.proxy.slots
+	flow.back()
 }
 
 func (r *udpRelay) close() {

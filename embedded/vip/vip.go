@@ -6,7 +6,6 @@ package vip
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -216,28 +215,4 @@ func (c *Controller) Healthy() error {
 		return errors.New("not synced with the API server yet")
 	}
 	return nil
-}
-
-// Metrics writes the proxy's counters in Prometheus' text format.
-func (c *Controller) Metrics() string {
-	s := &c.proxy.stats
-	c.proxy.mu.Lock()
-	listeners := len(c.proxy.listeners)
-	c.proxy.mu.Unlock()
-	text := ""
-	for _, m := range []struct {
-		name, kind, help string
-		value            int64
-	}{
-		{"listeners", "gauge", "Service addresses listened on.", int64(listeners)},
-		{"connections_active", "gauge", "Open connections and UDP flows.", s.Active.Load()},
-		{"connections_total", "counter", "Connections and UDP flows taken.", s.Connections.Load()},
-		{"no_endpoint_total", "counter", "Connections without a usable endpoint.", s.NoBackend.Load()},
-		{"dial_errors_total", "counter", "Connections that the endpoint refused.", s.DialErrors.Load()},
-		{"limited_total", "counter", "Connections put off or dropped at the limit.", s.Limited.Load()},
-		{"listen_errors_total", "counter", "Failed attempts to listen.", s.ListenErrors.Load()},
-	} {
-		text += fmt.Sprintf("# HELP labkit_vip_%s %s\n# TYPE labkit_vip_%s %s\nlabkit_vip_%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
-	}
-	return text
 }
