@@ -3,7 +3,8 @@
 // Pods and machines have addresses of 198.18.0.0/15, a range reserved for benchmarks (RFC 2544), because Kubernetes
 // refuses loopback addresses in endpoints. Each is served at its mapped address: 198.18.a.b at 127.18.a.b, 198.19.a.b at
 // 127.19.a.b. Services and LoadBalancers have loopback addresses as they are. A port below 1024 of any of these is served
-// 10000 higher, because a plain user may not open it.
+// 10000 higher, because a plain user may not open it. A Service's own ports 10001 to 11023 make room for those: they are served
+// at an address beside the Service's, 127.104.a.b for 127.96.a.b and 127.241.a.b for 127.240.a.b.
 package loopback
 
 import "net/netip"
@@ -51,11 +52,16 @@ func IsMapped(a netip.Addr) bool {
 // IsCluster tells whether an address is one that a cluster listens on: a mapped pod, a Service or a LoadBalancer.
 func IsCluster(a netip.Addr) bool {
 	a = a.Unmap()
+	return IsMapped(a) || isService(a)
+}
+
+// isService tells whether an IPv4 address is a Service's or a LoadBalancer's.
+func isService(a netip.Addr) bool {
 	if !a.Is4() {
 		return false
 	}
 	b := a.As4()
-	return IsMapped(a) || b[0] == 127 && (b[1] >= 96 && b[1] < 96+Slots || b[1] == 240 && b[2] < Slots)
+	return b[0] == 127 && (b[1] >= 96 && b[1] < 96+Slots || b[1] == 240 && b[2] < Slots)
 }
 
 // Map is the loopback address at which a pod's address is served; other addresses are returned as they are.
@@ -74,4 +80,29 @@ func Port(p uint16) uint16 {
 		return p + LowPorts
 	}
 	return p
+}
+
+// Served is where a port of a cluster address, in its mapped form, is served. No two ports of a Service are served at one place.
+func Served(a netip.AddrPort) netip.AddrPort {
+	address, port := a.Addr().Unmap(), a.Port()
+	if isService(address) && port > LowPorts && port < LowPorts+1024 {
+		b := address.As4()
+		if b[1] == 240 {
+			b[1] = 241
+		} else {
+			b[1] += Slots
+		}
+		return netip.AddrPortFrom(netip.AddrFrom4(b), port)
+	}
+	return netip.AddrPortFrom(address, Port(port))
+}
+
+// IsBeside tells whether an address is one at which Served serves some ports of Services.
+func IsBeside(a netip.Addr) bool {
+	a = a.Unmap()
+	if !a.Is4() {
+		return false
+	}
+	b := a.As4()
+	return b[0] == 127 && (b[1] >= 96+Slots && b[1] < 96+2*Slots || b[1] == 241 && b[2] < Slots)
 }

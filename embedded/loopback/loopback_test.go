@@ -46,3 +46,34 @@ func TestMapping(t *testing.T) {
 		}
 	}
 }
+
+func TestServed(t *testing.T) {
+	for from, to := range map[string]string{
+		"127.96.1.2:80": "127.96.1.2:10080", "127.96.1.2:8080": "127.96.1.2:8080", "127.96.1.2:10000": "127.96.1.2:10000",
+		"127.96.1.2:10080": "127.104.1.2:10080", "127.103.1.2:11023": "127.111.1.2:11023", "127.103.1.2:11024": "127.103.1.2:11024",
+		"127.240.7.1:10443": "127.241.7.1:10443", "127.18.1.2:443": "127.18.1.2:10443", "127.18.1.2:10250": "127.18.1.2:10250",
+		"127.104.1.2:10080": "127.104.1.2:10080", "127.0.0.1:10080": "127.0.0.1:10080",
+	} {
+		if got := Served(netip.MustParseAddrPort(from)).String(); got != to {
+			t.Errorf("Served(%s) = %s, want %s", from, got, to)
+		}
+	}
+	seen := map[netip.AddrPort]int{}
+	for port := 1; port < 1<<16; port++ {
+		at := Served(netip.AddrPortFrom(Plan{}.DNS(), uint16(port)))
+		if seen[at] != 0 || at.Port() < 1024 {
+			t.Fatalf("ports %d and %d are both served at %v", seen[at], port, at)
+		}
+		seen[at] = port
+	}
+	for _, beside := range []string{"127.104.0.1", "127.111.0.1", "127.241.7.1"} {
+		if !IsBeside(netip.MustParseAddr(beside)) {
+			t.Errorf("%s is not beside a Service", beside)
+		}
+	}
+	for _, other := range []string{"127.112.0.1", "127.241.8.1", "127.96.0.1", "::1"} {
+		if IsBeside(netip.MustParseAddr(other)) {
+			t.Errorf("%s is beside a Service", other)
+		}
+	}
+}

@@ -70,7 +70,7 @@ func (p Policy) bind(a netip.AddrPort) (netip.AddrPort, bool) {
 func (p Policy) connect(a netip.AddrPort) (netip.AddrPort, bool) {
 	mapped := loopback.Map(a.Addr().Unmap())
 	switch {
-	case a.Port() == 53 && p.Kind != Host && p.DNS.IsValid() && !loopback.IsMapped(mapped):
+	case a.Port() == 53 && p.Kind != Host && p.DNS.IsValid() && !loopback.IsCluster(mapped): // a name server outside the cluster
 		return netip.AddrPortFrom(p.DNS.Addr(), loopback.Port(p.DNS.Port())), true
 	case p.Kind == Pod && own(mapped):
 		mapped = p.Address
@@ -83,13 +83,13 @@ func (p Policy) served(a netip.AddrPort, mapped netip.Addr) (netip.AddrPort, boo
 	if !loopback.IsCluster(mapped) {
 		return a, false
 	}
-	out := netip.AddrPortFrom(mapped, loopback.Port(a.Port()))
+	out := loopback.Served(netip.AddrPortFrom(mapped, a.Port()))
 	return out, out != netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // source is the address that a connecting socket gets when it has none, so that peers see the pod's; invalid where there is none.
 func (p Policy) source(target netip.AddrPort) netip.Addr {
-	if loopback.IsCluster(target.Addr()) {
+	if loopback.IsCluster(target.Addr()) || loopback.IsBeside(target.Addr()) {
 		return p.Address
 	}
 	return netip.Addr{}

@@ -3,6 +3,7 @@ package vip
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -111,7 +112,11 @@ func (p *Proxy) Apply(rules map[Listen]Rule) map[Listen]error {
 		}
 		l := &listener{}
 		l.rule.Store(&rule)
-		if err := p.listen(key, l); err != nil {
+		err := p.listen(key, l)
+		if err != nil && key.Address.Port() < lowPort && errors.Is(err, fs.ErrPermission) {
+			continue // served at the shifted port only
+		}
+		if err != nil {
 			failed[key] = err
 			p.stats.listenErrors.Inc()
 			continue

@@ -36,18 +36,44 @@ func NewCluster(plan loopback.Plan) *Cluster {
 }
 
 // Rules returns what has to be listened on and where connections go. A port without a usable endpoint has no rule: its
-// connections are refused. Service ports below 1024 are served shifted and, where the system permits, as they are.
+// connections are refused. Each port is served where the address plan says. Where no other one is, it is also served as it is,
+// for programs of this machine that do not translate, and a low port at the place of its shifted number, for those that translate
+// what has been translated.
 func (c *Cluster) Rules() map[Listen]Rule {
-	rules := map[Listen]Rule{}
+	rules := ruleSet{map[Listen]Rule{}, map[Listen]Rule{}}
 	ports, views := c.servicePorts(), c.views()
 	byName := func(a, b proxy.ServicePortName) int { return strings.Compare(a.String(), b.String()) }
 	for _, name := range slices.SortedFunc(maps.Keys(ports), byName) {
 		c.addPort(rules, name, ports[name], views)
 	}
 	for _, pod := range c.Pods {
-		addHostPorts(rules, pod)
+		addHostPorts(rules.planned, pod)
 	}
-	return rules
+	for at, rule := range rules.extra {
+		if _, taken := rules.planned[at]; !taken {
+			rules.planned[at] = rule
+		}
+	}
+	return rules.planned
+}
+
+// ruleSet are rules where the address plan has them, and at other places.
+type ruleSet struct{ planned, extra map[Listen]Rule }
+
+func (r ruleSet) add(network string, at netip.AddrPort, rule Rule) {
+	if !rule.served() {
+		return
+	}
+	rule = rule.simplified()
+	served := loopback.Served(at)
+	if key := (Listen{network, served}); !r.planned[key].served() {
+		r.planned[key] = rule
+	}
+	for _, other := range []netip.AddrPort{at, loopback.Served(served)} {
+		if key := (Listen{network, other}); other != served && !r.extra[key].served() {
+			r.extra[key] = rule
+		}
+	}
 }
 
 const (
@@ -55,7 +81,7 @@ const (
 	labelHeadless  = v1.IsHeadlessService
 )
 
-func (c *Cluster) addPort(rules map[Listen]Rule, name proxy.ServicePortName, port proxy.ServicePort, views map[string]*view) {
+func (c *Cluster) addPort(rules ruleSet, name proxy.ServicePortName, port proxy.ServicePort, views map[string]*view) {
 	network := strings.ToLower(string(port.Protocol()))
 	if network != "tcp" && network != "udp" {
 		return
@@ -65,16 +91,7 @@ func (c *Cluster) addPort(rules map[Listen]Rule, name proxy.ServicePortName, por
 		rule.Affinity = time.Duration(port.StickyMaxAgeSeconds()) * time.Second
 	}
 	add := func(a netip.Addr, number int, rule Rule) {
-		if !rule.served() {
-			return
-		}
-		rule = rule.simplified()
-		at := netip.AddrPortFrom(a, uint16(number))
-		rules[Listen{network, at}] = rule
-		shifted := Listen{network, netip.AddrPortFrom(a, loopback.Port(uint16(number)))}
-		if _, taken := rules[shifted]; !taken {
-			rules[shifted] = rule
-		}
+		rules.add(network, netip.AddrPortFrom(a, uint16(number)), rule)
 	}
 	internal, external, local := rule, rule, map[string][]Backend{}
 	external.Backends, _ = views[""].usable("", name, port)

@@ -83,11 +83,28 @@ func wantBackends(t *testing.T, rules map[Listen]Rule, address string, want ...s
 
 func TestClusterIPIsServedAtBothPorts(t *testing.T) {
 	rules := rulesOf(t, service(nil), slice(8080, endpoint{address: "198.18.1.7", node: "worker-1"}, endpoint{address: "198.19.3.4", node: "worker-2"}))
-	if len(rules) != 2 {
-		t.Fatalf("%d rules, want the port and the shifted port: %v", len(rules), rules)
+	if len(rules) != 3 {
+		t.Fatalf("%d rules, want the port, the shifted port and its own place: %v", len(rules), rules)
 	}
+	wantBackends(t, rules, "127.104.1.2:10080", "127.18.1.7:8080", "127.19.3.4:8080")
 	wantBackends(t, rules, "127.96.1.2:80", "127.18.1.7:8080", "127.19.3.4:8080")
 	wantBackends(t, rules, "127.96.1.2:10080", "127.18.1.7:8080", "127.19.3.4:8080")
+}
+
+func TestAPortAndItsShiftedNumberAreTwoPorts(t *testing.T) {
+	s := service(func(s *v1.Service) {
+		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "other", Port: 10080, Protocol: v1.ProtocolTCP})
+	})
+	other := slice(9090, endpoint{address: "198.18.1.7"})
+	other.Name, other.Ports[0].Name = "catalog-y", ptr.To("other")
+	for range 20 { // whatever the order
+		rules := rulesOf(t, s, slice(8080, endpoint{address: "198.18.1.7"}), other)
+		wantBackends(t, rules, "127.96.1.2:10080", "127.18.1.7:8080") // where port 80 is looked for
+		wantBackends(t, rules, "127.104.1.2:10080", "127.18.1.7:9090")
+		wantBackends(t, rules, "127.96.1.2:80", "127.18.1.7:8080")
+	}
+	s.Spec.Ports = s.Spec.Ports[1:]
+	wantBackends(t, rulesOf(t, s, other), "127.96.1.2:10080", "127.18.1.7:9090") // for programs that do not translate
 }
 
 func TestLowTargetPortIsShifted(t *testing.T) {

@@ -6,7 +6,7 @@ package vip
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -144,13 +144,15 @@ func (c *Controller) touch() {
 }
 
 const (
-	syncPause = 10 * time.Millisecond // changes that come together are applied together
-	syncRetry = 2 * time.Second       // until an address that was in use is tried again
+	syncPause     = 10 * time.Millisecond // changes that come together are applied together
+	syncRetry     = 2 * time.Second       // until an address that was in use is tried again, at first
+	syncRetryMost = time.Minute
 )
 
 func (c *Controller) loop(ctx context.Context) {
 	c.touch()
 	var retry <-chan time.Time
+	failed := troubles{log: c.config.Log}
 	for {
 		select {
 		case <-ctx.Done():
@@ -160,14 +162,14 @@ func (c *Controller) loop(ctx context.Context) {
 		}
 		time.Sleep(syncPause)
 		retry = nil
-		if !c.sync() {
-			retry = time.After(syncRetry)
+		if pause := failed.next(c.sync()); pause > 0 {
+			retry = time.After(pause)
 		}
 	}
 }
 
-// sync applies the present state and tells whether everything could be listened on.
-func (c *Controller) sync() bool {
+// sync applies the present state and returns what could not be listened on.
+func (c *Controller) sync() map[Listen]error {
 	cluster := c.cluster
 	var err error
 	lists := []error{}
@@ -179,8 +181,7 @@ func (c *Controller) sync() bool {
 	lists = append(lists, err)
 	cluster.Nodes, err = c.nodes.List(labels.Everything())
 	if err := errors.Join(append(lists, err)...); err != nil {
-		c.config.Log.Error("cannot read the caches", "error", err)
-		return false
+		return map[Listen]error{{}: fmt.Errorf("cannot read the caches: %w", err)}
 	}
 	names := map[netip.Addr]string{}
 	for _, n := range cluster.Nodes {
@@ -189,16 +190,9 @@ func (c *Controller) sync() bool {
 		}
 	}
 	c.names.Store(&names)
-	complete := true
-	for key, err := range c.proxy.Apply(cluster.Rules()) {
-		if key.Address.Port() < lowPort && errors.Is(err, fs.ErrPermission) {
-			continue // served shifted only
-		}
-		complete = false
-		c.config.Log.Error("cannot listen", "address", key.Address, "network", key.Network, "error", err)
-	}
+	failed := c.proxy.Apply(cluster.Rules())
 	c.applied.Store(time.Now().UnixNano())
-	return complete
+	return failed
 }
 
 // rangeOf is the range of the pods of the node with address a: its /24.

@@ -18,7 +18,7 @@ import yaml
 
 from labkit.acquire import module_folder
 from labkit.addons.base import Addon, AddonStatus
-from labkit.cluster.addresses import served_port
+from labkit.cluster.addresses import service_at
 from labkit.cluster.phases import Listener, phase
 from labkit.errors import ClusterError, ConfigError, KubeError, WaitTimeout
 from labkit.kube import Object, dig
@@ -223,7 +223,8 @@ class MetalLB(Addon):
                 f"Service {namespace}/{service} has no external address.", why_pending(self.cluster.kube, obj)
             )
         number = port or int(dig(obj, "spec.ports[0].port"))
-        return f"http://{found[0]}:{served_port(found[0], number)}"
+        host, number = service_at(found[0], number)
+        return f"http://{host}:{number}"
 
     def announcer(self, service: str, namespace: str = "default") -> str:
         """The node whose speaker answers for a Service's address; "" where no node does."""

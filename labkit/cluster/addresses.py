@@ -17,6 +17,10 @@ MACHINES = 62
 PODS = IPv4Network("198.18.0.0/15")
 _SERVED_PODS = IPv4Network("127.18.0.0/15")
 _CLUSTER = (_SERVED_PODS, IPv4Network("127.96.0.0/13"), IPv4Network("127.240.0.0/21"))
+_BESIDE = {
+    IPv4Network("127.96.0.0/13"): IPv4Address("127.104.0.0"),
+    IPv4Network("127.240.0.0/21"): IPv4Address("127.241.0.0"),
+}
 _PRIVILEGED = 1024
 _MOVED_BY = 10000
 
@@ -115,3 +119,15 @@ def served_port(address: IPv4Address | str, port: int) -> int:
     """The port at which `port` of an address is served: privileged ones of the cluster move up by 10000."""
     inside = any(served(address) in network for network in _CLUSTER)
     return port + _MOVED_BY if inside and 0 < port < _PRIVILEGED else port
+
+
+def service_at(address: IPv4Address | str, port: int) -> tuple[str, int]:
+    """Where a Service's or LoadBalancer's port is served.
+
+    Its ports 10001 to 11023 make room for the privileged ones: they are at an address beside its own.
+    """
+    given = IPv4Address(address)
+    for network, beside in _BESIDE.items():
+        if given in network and _MOVED_BY < port < _MOVED_BY + _PRIVILEGED:
+            return str(beside + (int(given) - int(network.network_address))), port
+    return str(given), served_port(given, port)

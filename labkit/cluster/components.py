@@ -34,7 +34,7 @@ class Component:
     """One process that the supervisor keeps running.
 
     Attributes:
-        policy: "host" (its connections to pod addresses are translated) or "none".
+        policy: "host" (addresses that it binds or connects to are translated) or "none".
     """
 
     name: str
@@ -66,8 +66,9 @@ def control_plane(directory: Directory, slot: Slot, options: Options, kube: Path
         "coredns": ["-conf", str(directory / "Corefile")],
         "metrics-server": plan.metrics_server(),
     }
+    plain = ("etcd", "vip")  # vip translates by itself, and has to tell a port from its shifted number
     return [
-        Component(name, [str(kube), name, *made[name]], policy="none" if name == "etcd" else "host")
+        Component(name, [str(kube), name, *made[name]], policy="none" if name in plain else "host")
         for name in CONTROL_PLANE
     ]
 

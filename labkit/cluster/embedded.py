@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from labkit.acquire import Binaries, cached
 from labkit.cluster import bring_up, kubelet
-from labkit.cluster.addresses import MACHINES, Slot, served_port
+from labkit.cluster.addresses import MACHINES, Slot, served_port, service_at
 from labkit.cluster.base import Cluster, check_options
 from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, last_lines
 from labkit.cluster.components import PORTS, log_file
@@ -188,7 +188,7 @@ class EmbeddedCluster(Cluster):
             raise ClusterError(
                 f"Service {name!r} has no address of its own.", "Headless Services have only DNS names."
             )
-        return address, served_port(address, port)
+        return service_at(address, port)
 
     def load_balancer_range(self) -> tuple[str, str]:
         """127.240.SLOT.1 to 127.240.SLOT.254."""

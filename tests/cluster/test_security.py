@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.cluster.addresses import Slot, served, served_port
+from labkit.cluster.addresses import Slot, served, served_port, service_at
 from labkit.cluster.embedded import EmbeddedCluster
 from labkit.cluster.processes import cluster_pids
 
@@ -142,6 +142,7 @@ def test_every_port_asks_for_credentials(cluster: EmbeddedCluster) -> None:
         for service in services
         if f"{service['metadata']['namespace']}/{service['metadata']['name']}" not in own
     }
+    of_tests |= {service_at(address, 10001)[0] for address in of_tests}
     for (address, port), program in open_ports.items():
         assert address.startswith("127."), f"{program} listens on {address}:{port}"
         if (address, port) == dns:

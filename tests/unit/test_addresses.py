@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.cluster.addresses import MACHINES, SLOTS, Slot, served, served_port
+from labkit.cluster.addresses import MACHINES, SLOTS, Slot, served, served_port, service_at
 from labkit.errors import ConfigError
 
 GO_TEST = Path(__file__).resolve().parents[2] / "embedded/loopback/loopback_test.go"
@@ -43,6 +43,13 @@ def test_ports_of_the_cluster_move_only_when_privileged() -> None:
     assert [served_port(dns, port) for port in (53, 1023, 1024, 8080)] == [10053, 11023, 1024, 8080]
     assert served_port("127.0.0.1", 80) == 80
     assert served_port("198.18.0.2", 443) == 10443
+
+
+def test_ports_of_services_are_served_where_the_go_plan_says() -> None:
+    rows = re.findall(r'"(127\.[\d.]+):(\d+)": "([\d.]+):(\d+)"', GO_TEST.read_text())
+    assert len(rows) >= 10
+    for address, port, where, number in rows:
+        assert service_at(address, int(port)) == (where, int(number))
 
 
 def test_slots_and_machines_do_not_overlap() -> None:
