@@ -121,8 +121,9 @@ func (r *runner) once(started func()) *Exit {
 	}
 	r.mu.Unlock()
 	started()
+	leaveZombie(cmd.Process.Pid)
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // helpers it may have left; the group's number is its own until it is waited for
 	err = cmd.Wait()
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // helpers it may have left
 	exit := &Exit{Code: cmd.ProcessState.ExitCode(), At: time.Now()}
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		exit.Code, exit.Signal = 128+int(status.Signal()), unix.SignalName(status.Signal())
@@ -130,6 +131,16 @@ func (r *runner) once(started func()) *Exit {
 		exit.Error = err.Error()
 	}
 	return exit
+}
+
+// leaveZombie waits for a child's end and leaves it to be waited for.
+func leaveZombie(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // stop ends the component: by the signal, and by SIGKILL after the grace period.

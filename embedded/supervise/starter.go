@@ -1,6 +1,8 @@
 package supervise
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -50,24 +52,59 @@ func openLog(path string) (*os.File, error) {
 }
 
 // rotate moves the content of a running component's log to the older file when it has grown too large. The component goes on
-// writing to the same file, which it has open for appending.
+// writing to the same file, which it has open for appending. On a full disk the last lines are kept alone, and the rest makes room.
 func rotate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil || info.Size() <= logLimit {
 		return err
 	}
-	from, err := os.Open(path)
+	older := path + ".1"
+	if err := os.Remove(older); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	failed := copyFile(path, older)
+	if failed == nil {
+		return os.Truncate(path, 0)
+	}
+	_ = os.Remove(older)
+	kept, err := tail(path)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	if err := os.Truncate(path, 0); err != nil {
+		return errors.Join(failed, err)
+	}
+	return os.WriteFile(older, kept, 0o600)
+}
+
+func copyFile(source, target string) error {
+	from, err := os.Open(source)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(path+".1", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	to, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer to.Close()
-	if _, err := io.Copy(to, from); err != nil {
-		return err
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
+}
+
+// tailSize is how much of a log is kept, in bytes, when there is no room for more.
+const tailSize = 256 << 10
+
+// tail reads the last lines of a file.
+func tail(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	return os.Truncate(path, 0)
+	defer file.Close()
+	if _, err := file.Seek(-tailSize, io.SeekEnd); err != nil {
+		return nil, err
+	}
+	kept, err := io.ReadAll(file)
+	_, lines, _ := bytes.Cut(kept, []byte("\n"))
+	return lines, err
 }
