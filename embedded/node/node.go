@@ -37,6 +37,7 @@ type Options struct {
 	MemoryBytes                                            int64
 	Labels                                                 map[string]string
 	ProviderID                                             string
+	PodProcesses                                           uint64 // podPidsLimit of the configuration; 0 is no limit
 }
 
 // Runtime is what a node needs of the container runtime.
@@ -113,6 +114,7 @@ func Run(o *Options, open func(*Options) (Runtime, error)) error {
 	if err != nil {
 		return err
 	}
+	o.PodProcesses = uint64(max(0, server.PodPidsLimit))
 	for _, dir := range []string{o.RootDir, o.PodsDir, o.ImagesDir, o.CertDir, server.PodLogsDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err

@@ -45,6 +45,11 @@ func Join(namespace string) error {
 		return fmt.Errorf("the container's mount namespace: %w", err)
 	}
 	defer unix.Close(fd)
+	return Enters(fd)
+}
+
+// Enters is Join for a namespace that is open.
+func Enters(fd int) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
@@ -65,7 +70,7 @@ func build(plan Plan) error {
 	if err := unix.Mount("labkit", plan.Stage, "tmpfs", unix.MS_NOSUID, "mode=0755,size=64m"); err != nil {
 		return fmt.Errorf("tmpfs at %s: %w", plan.Stage, err)
 	}
-	b := builder{}
+	b := builder{proc: plan.Proc}
 	if err := b.shadow(root, "/", plan.Stage); err != nil {
 		return err
 	}
@@ -91,7 +96,10 @@ func build(plan Plan) error {
 	return unix.Chdir("/")
 }
 
-type builder struct{ readOnly, writable []string }
+type builder struct {
+	readOnly, writable []string
+	proc               string // see Plan
+}
 
 // protect makes everything below root read-only but volumes, and what programs share memory by.
 func (b *builder) protect(root string) error {
@@ -126,15 +134,26 @@ func (b *builder) shadow(n *node, host, target string) error {
 		if n.children[entry.Name()] != nil {
 			continue
 		}
-		if err := show(filepath.Join(host, entry.Name()), filepath.Join(target, entry.Name()), entry.Type()); err != nil {
+		if err := b.show(filepath.Join(host, entry.Name()), filepath.Join(target, entry.Name()), entry.Type()); err != nil {
 			return err
 		}
 	}
 	return b.fill(n, host, target)
 }
 
+// bind shows a directory of the host at target, with what is mounted below it. The list of processes may be another one.
+func (b *builder) bind(host, target string) error {
+	switch {
+	case host != "/proc" || b.proc == "":
+		return unix.Mount(host, target, "", unix.MS_BIND|unix.MS_REC, "")
+	case b.proc == NewProc:
+		return unix.Mount("proc", target, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	}
+	return unix.Mount(b.proc, target, "", unix.MS_BIND|unix.MS_REC, "")
+}
+
 // show makes an entry of the host appear at target. One that is gone or may not be seen is left out.
-func show(host, target string, kind os.FileMode) error {
+func (b *builder) show(host, target string, kind os.FileMode) error {
 	if kind&os.ModeSymlink != 0 {
 		link, err := os.Readlink(host)
 		if err == nil {
@@ -145,7 +164,7 @@ func show(host, target string, kind os.FileMode) error {
 	if err := mountPoint(target, !kind.IsDir()); err != nil {
 		return err
 	}
-	err := unix.Mount(host, target, "", unix.MS_BIND|unix.MS_REC, "")
+	err := b.bind(host, target)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
 		return os.Remove(target)
 	}
@@ -197,7 +216,7 @@ func (b *builder) make(n *node, host, target string, fresh bool) error {
 	}
 	if n.fits(host) && host != "/dev" {
 		if fresh {
-			if err := unix.Mount(host, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			if err := b.bind(host, target); err != nil {
 				return fmt.Errorf("show %s: %w", host, err)
 			}
 		}
@@ -266,7 +285,7 @@ func (b *builder) devices(n *node, target string) error {
 		if err != nil || n.children[name] != nil {
 			continue
 		}
-		if err := show("/dev/"+name, filepath.Join(target, name), info.Mode().Type()); err != nil {
+		if err := b.show("/dev/"+name, filepath.Join(target, name), info.Mode().Type()); err != nil {
 			return err
 		}
 	}

@@ -36,11 +36,17 @@ type Plan struct {
 	ReadOnly bool `json:"read_only,omitempty"`
 	// Capabilities are those that a container of a node run by root keeps beside the usual ones; "ALL" keeps everything.
 	Capabilities []string `json:"capabilities,omitempty"`
+	// Proc is where the list of processes comes from: the host's ("" as long as there is no process namespace), NewProc, or the
+	// path of a /proc.
+	Proc string `json:"proc,omitempty"`
 	// Join is the path of a mount namespace (as in /proc/PID/ns/mnt) to enter, instead of building one.
 	Join string `json:"join,omitempty"`
 	// Stay keeps the file system as it is; only capabilities are dropped.
 	Stay bool `json:"stay,omitempty"`
 }
+
+// NewProc is the list of the processes that share a namespace with the one that enters the plan.
+const NewProc = "new"
 
 // Encode is p in the form that Enter takes.
 func (p Plan) Encode() json.RawMessage {

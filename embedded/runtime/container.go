@@ -45,7 +45,7 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, config *c
 		err = c.save()
 	}
 	if err != nil {
-		_ = os.RemoveAll(c.dir)
+		_ = removeAll(c.dir)
 		return "", fmt.Errorf("create container %s: %w", config.Metadata.Name, err)
 	}
 	r.mu.Lock()
@@ -130,7 +130,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	delete(r.containers, id)
 	r.mu.Unlock()
 	r.emit(cri.ContainerEventType_CONTAINER_DELETED_EVENT, c.sandbox, id)
-	return os.RemoveAll(c.dir)
+	return removeAll(c.dir)
 }
 
 func (r *Runtime) container(id string) (*container, error) {

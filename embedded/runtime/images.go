@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"labkit.dev/embedded/shim"
 )
 
 // HostImage is built in: it has no files of its own and runs the machine's programs.
@@ -282,10 +283,7 @@ func (s *Images) RemoveImage(_ context.Context, spec *cri.ImageSpec) error {
 		return err
 	}
 	file := filepath.Join(s.root, "refs.json")
-	if err := os.WriteFile(file+".tmp", text, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(file+".tmp", file); err != nil || used {
+	if err := shim.WriteFile(file, text); err != nil || used {
 		return err
 	}
 	return os.RemoveAll(filepath.Join(s.root, "blobs", image.Digest))

@@ -83,10 +83,7 @@ func writeRecord[T any](path string, config proto.Message, rest T) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".tmp", raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return shim.WriteFile(path, raw)
 }
 
 func readRecord[T any](path string, config proto.Message, rest *T) error {
@@ -123,7 +120,7 @@ func (r *Runtime) adopt() error {
 			dir := filepath.Join(pods, entry.Name())
 			if err := r.adoptSandbox(entry.Name(), dir); err != nil {
 				r.Log.Warn("a pod that cannot be read is removed", "sandbox", entry.Name(), "error", err)
-				_ = os.RemoveAll(dir)
+				_ = removeAll(dir)
 			}
 		})
 	}
@@ -150,7 +147,7 @@ func (r *Runtime) adoptSandbox(id, dir string) error {
 		c := &container{id: entry.Name(), dir: filepath.Join(dir, "containers", entry.Name()), sandbox: s, config: &cri.ContainerConfig{}}
 		if err := readRecord(filepath.Join(c.dir, "container.json"), c.config, &c.containerRecord); err != nil {
 			r.Log.Warn("a container that cannot be read is removed", "container", c.id, "error", err)
-			_ = os.RemoveAll(c.dir)
+			_ = removeAll(c.dir)
 			continue
 		}
 		c.resources = c.config.GetLinux().GetResources()
@@ -167,4 +164,20 @@ func (r *Runtime) adoptSandbox(id, dir string) error {
 		close(s.stopped)
 	}
 	return nil
+}
+
+// removeAll removes a directory and all that is in it, also directories that a pod has locked up with their mode. Only root
+// could remove those as they are.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil || !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, _ error) error {
+		if entry != nil && entry.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

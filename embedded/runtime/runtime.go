@@ -20,6 +20,7 @@ import (
 
 	internalapi "k8s.io/cri-api/pkg/apis"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"labkit.dev/embedded/shim"
 	"labkit.dev/embedded/supervise"
 )
 
@@ -36,7 +37,9 @@ type Config struct {
 	Supervisor string
 	// Links makes containers do without mount namespaces. The environment variable LABKIT_NO_USERNS sets it, too.
 	Links bool
-	Log   *slog.Logger
+	// PodProcesses bounds the processes and threads of each pod (podPidsLimit of the kubelet); 0 is no bound.
+	PodProcesses uint64
+	Log          *slog.Logger
 }
 
 // Runtime implements the CRI for the pods of one node.
@@ -54,6 +57,9 @@ type Runtime struct {
 	containers map[string]*container
 
 	usage usageCache
+
+	probePids sync.Once
+	pids      bool
 }
 
 var _ internalapi.RuntimeService = (*Runtime)(nil)
@@ -92,6 +98,20 @@ func New(config Config) (*Runtime, error) {
 	}
 	r.streaming = streaming
 	return r, nil
+}
+
+// pidNamespaces tells whether containers with mounts of their own can have process namespaces, too. It is tried once.
+func (r *Runtime) pidNamespaces() bool {
+	r.probePids.Do(func() {
+		if r.Links {
+			return
+		}
+		err := shim.PidsSupported(r.ShimPath)
+		if r.pids = err == nil; err != nil {
+			r.Log.Info("containers see the machine's processes", "reason", err)
+		}
+	})
+	return r.pids
 }
 
 // Images is the runtime's image service.

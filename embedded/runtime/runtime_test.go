@@ -214,7 +214,7 @@ func TestExitCodesAndLogs(t *testing.T) {
 				t.Errorf("%q is not in %q", line, log)
 			}
 		}
-		if s := f.ended(f.start(sh("kill -SEGV $$"))); s.ExitCode != 139 || s.Reason != "Error" {
+		if s := f.ended(f.start(sh("exec python3 -c 'import ctypes; ctypes.string_at(0)'"))); s.ExitCode != 139 || s.Reason != "Error" {
 			t.Errorf("%+v", s)
 		}
 		if s := f.ended(f.start(sh("true"))); s.ExitCode != 0 || s.Reason != "Completed" {

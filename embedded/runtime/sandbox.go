@@ -62,7 +62,7 @@ func (r *Runtime) startShim(s *sandbox) error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	pod := shim.Pod{ID: s.id, Hostname: s.Hostname, Policy: s.policy(), Links: r.Links}
+	pod := shim.Pod{ID: s.id, Hostname: s.Hostname, Policy: s.policy(), Links: r.Links, Pids: r.pidNamespaces(), Processes: r.PodProcesses}
 	text, err := json.Marshal(pod)
 	if err != nil {
 		return err
@@ -134,10 +134,14 @@ func (r *Runtime) discard(s *sandbox) {
 	if !s.HostNetwork {
 		r.addresses.free(s.Address)
 	}
-	_ = os.RemoveAll(s.dir)
+	_ = removeAll(s.dir)
 }
 
-// follow keeps the containers' statuses up to date, until the pod is stopped or its shim is gone.
+// firstLimit bounds the wait for the first word of a shim. A shim that hangs must not keep the node's other pods waiting.
+const firstLimit = 5 * time.Second
+
+// follow keeps the containers' statuses up to date, until the pod is stopped or its shim is gone. They are known when it returns,
+// unless the shim is slow.
 func (r *Runtime) follow(s *sandbox) {
 	first := make(chan struct{})
 	go func() {
@@ -157,7 +161,11 @@ func (r *Runtime) follow(s *sandbox) {
 			close(first)
 		}
 	}()
-	<-first
+	select {
+	case <-first:
+	case <-time.After(firstLimit):
+		r.Log.Warn("a pod's shim does not answer yet; its containers count as they were last known", "sandbox", s.id)
+	}
 }
 
 // lost cleans up when a shim has gone. If the pod was stopped, there is nothing left to clean.
@@ -247,7 +255,7 @@ func (r *Runtime) RemovePodSandbox(ctx context.Context, id string) error {
 	}
 	delete(r.sandboxes, id)
 	r.mu.Unlock()
-	return os.RemoveAll(s.dir)
+	return removeAll(s.dir)
 }
 
 func (r *Runtime) sandbox(id string) (*sandbox, error) {

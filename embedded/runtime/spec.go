@@ -23,6 +23,11 @@ func (r *Runtime) prepare(c *container, image *Image) (shim.Container, error) {
 		ID: c.id, Log: c.Log, Stdin: c.config.Stdin, StdinOnce: c.config.StdinOnce, TTY: c.config.Tty,
 		MemoryLimit: uint64(max(0, c.resources.GetMemoryLimitInBytes())),
 		Argv:        command(c.config, image),
+		Pids:        pids(c.config.GetLinux().GetSecurityContext().GetNamespaceOptions()),
+	}
+	if c.resources != nil {
+		score := int(c.resources.OomScoreAdj)
+		spec.OOMScore = &score
 	}
 	if len(spec.Argv) == 0 {
 		return spec, status.Errorf(codes.InvalidArgument, "no command specified: neither the pod nor image %s has one", c.image().Image)
@@ -53,6 +58,22 @@ func user(context *cri.LinuxContainerSecurityContext) *shim.User {
 		return nil
 	}
 	return &shim.User{UID: int(uid), GID: int(gid)}
+}
+
+// pids says whose processes a container sees, as shim.Container has it. Without options it is its own.
+func pids(options *cri.NamespaceOption) string {
+	if options == nil {
+		return ""
+	}
+	switch options.Pid {
+	case cri.NamespaceMode_POD:
+		return "pod"
+	case cri.NamespaceMode_NODE:
+		return "node"
+	case cri.NamespaceMode_TARGET:
+		return options.TargetId
+	}
+	return ""
 }
 
 // capabilities are those that the pod adds.

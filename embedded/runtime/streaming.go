@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -200,12 +201,24 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, argv []string, timeou
 	return out.Bytes(), failed.Bytes(), err
 }
 
-// limitedBuffer keeps the beginning of what is written.
-type limitedBuffer struct{ bytes.Buffer }
+// limitedBuffer keeps the beginning of what is written. What a command has left in the background may go on writing.
+type limitedBuffer struct {
+	mu   sync.Mutex
+	kept bytes.Buffer
+}
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	_, _ = b.Buffer.Write(p[:min(len(p), maxExecOutput-b.Len())])
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, _ = b.kept.Write(p[:min(len(p), maxExecOutput-b.kept.Len())])
 	return len(p), nil
+}
+
+// Bytes is what was written until now.
+func (b *limitedBuffer) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.kept.Bytes())
 }
 
 func (b *limitedBuffer) Close() error { return nil }

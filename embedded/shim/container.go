@@ -19,12 +19,15 @@ import (
 type container struct {
 	spec      Container
 	streams   *streams
-	namespace *os.File      // its mount namespace, for exec; nil without one
+	namespace *os.File      // its mount namespace, for exec and to know its processes; nil without one
+	pids      *os.File      // its process namespace, for exec; nil without one
+	first     bool          // its main process is the first one of that namespace, whose end ends all the others
 	user      *User         // who its processes are in its user namespace; nil without one
 	done      chan struct{} // closed when it has ended and nothing of it is left
 
 	mu        sync.Mutex // guards what follows
 	status    Status
+	keepers   map[*kept]bool // those of its programs, where it has no process namespace
 	oom       bool
 	limit     uint64        // bytes
 	collected time.Duration // CPU time of its processes that were waited for by the shim
@@ -73,29 +76,42 @@ func (s *server) launch(c *container) error {
 		return fmt.Errorf("standard streams: %w", err)
 	}
 	c.streams = streams
-	cmd := &exec.Cmd{Stdin: streams.child[0], Stdout: streams.child[1], Stderr: streams.child[2]}
+	err = s.run(c, &exec.Cmd{Stdin: streams.child[0], Stdout: streams.child[1], Stderr: streams.child[2]})
+	streams.release()
+	if err != nil {
+		streams.close()
+	}
+	return err
+}
+
+// run starts a container's main process.
+func (s *server) run(c *container, cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: c.spec.TTY, Pdeathsig: syscall.SIGKILL}
 	if s.state.Mounts && c.spec.Rootfs != nil {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
 		if err := s.mountTmpfs(c.spec.Tmpfs); err != nil {
-			streams.release()
-			streams.close()
 			return err
 		}
 	}
-	exit := make(chan ended, 1)
-	pid, err := s.beginAs(c, cmd, func(e ended) { exit <- e })
-	streams.release()
-	if err != nil {
-		streams.close()
+	p := program{container: c, argv: c.spec.Argv, plan: c.spec.Rootfs, cmd: cmd}
+	if err := s.choosePids(c, &p); err != nil {
 		return err
 	}
-	s.processes.claim(pid, c.spec.ID)
+	exit := make(chan ended, 1)
+	main, err := s.beginAs(&p, func(e ended) { exit <- e })
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
-	c.status = Status{ID: c.spec.ID, Running: true, Pid: pid, StartedAt: time.Now().UnixNano()}
+	c.status = Status{ID: c.spec.ID, Running: true, Pid: main.Pid, Started: main.Started, StartedAt: time.Now().UnixNano()}
+	if p.keeper != nil {
+		c.status.Keeper = p.keeper.identity
+	}
 	if cmd.SysProcAttr.Cloneflags != 0 {
-		c.namespace, _ = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-		c.status.MountNS = mountNS(pid)
+		c.namespace = namespaceOf(main, "mnt")
+	}
+	if c.first {
+		c.pids = namespaceOf(main, "pid")
 	}
 	c.mu.Unlock()
 	s.save(c)
@@ -103,28 +119,58 @@ func (s *server) launch(c *container) error {
 	return nil
 }
 
+// program is what is started in a container: its main process, or a command.
+type program struct {
+	container *container
+	cmd       *exec.Cmd
+	argv      []string
+	plan      *rootfs.Plan
+	user      *User    // who it sees itself as, in a user namespace to be made
+	mapLate   bool     // that is named when the process is there
+	join      *os.File // a process namespace to start it in; nil for none
+	mounts    *os.File // a mount namespace to start it in; nil for ours
+	keeper    *kept    // of the program, where it has no process namespace; nil for none
+}
+
 // begin starts a program under the pod's socket policy. Where the kernel or the sandbox around us has no socket filter, the
 // program runs without one.
-func (s *server) begin(cmd *exec.Cmd, argv, env []string, dir string, plan *rootfs.Plan, done func(ended)) (int, error) {
-	spec := sockets.Spec{Argv: argv, Env: env, Dir: dir, Plain: s.plain.Load()}
-	if plan != nil {
-		spec.Rootfs = plan.Encode()
+func (s *server) begin(p *program, done func(ended)) (main identity, err error) {
+	c := p.container
+	spec := sockets.Spec{
+		Argv: p.argv, Env: c.spec.Env, Dir: c.spec.Dir, Plain: s.plain.Load(),
+		OOMScore: c.spec.OOMScore, Processes: s.processLimit(),
+	}
+	if p.plan != nil {
+		spec.Rootfs = p.plan.Encode()
+	}
+	if p.mapLate {
+		spec.Prepare = s.mapUser(p.user)
+	}
+	if p.keeper != nil {
+		done = p.keeper.endsWith(done)
 	}
 	start := func() (int, error) {
-		again := *cmd
-		if err := s.sockets.Start(&again, spec); err != nil {
+		attempt := *p.cmd // it may be tried again in another way
+		if p.keeper != nil {
+			p.keeper.keep(&attempt, &spec)
+		}
+		if err := s.sockets.Start(&attempt, spec); err != nil {
 			return 0, err
 		}
-		pid := again.Process.Pid
-		return pid, again.Process.Release()
+		pid := attempt.Process.Pid
+		onAnotherThread(func() { main = s.processes.claim(pid, claim{c.spec.ID, p.keeper != nil}) })
+		return pid, attempt.Process.Release()
 	}
-	pid, err := s.reaper.start(start, done)
+	_, err = s.reaper.start(start, done)
 	var failure *sockets.StartError
 	if errors.As(err, &failure) && failure.Code == 128 && !spec.Plain && s.noFilter() {
 		spec.Plain = true
-		pid, err = s.reaper.start(start, done)
+		_, err = s.reaper.start(start, done)
 	}
-	return pid, err
+	if p.keeper == nil {
+		return main, err
+	}
+	return p.keeper.begun(main, err)
 }
 
 // noFilter finds out, after a failure, whether the socket filter does not work here at all.
@@ -141,10 +187,11 @@ func (s *server) noFilter() bool {
 // killLimit bounds the killing of a group; a process in an uninterruptible wait can resist it.
 const killLimit = 10 * time.Second
 
-// finish cleans up after a container's main process: like a container's, its other processes do not outlive it.
+// finish cleans up after a container's main process: like a container's, its other processes do not outlive it. Of one that was
+// the first process of a namespace, none does.
 func (s *server) finish(c *container, e ended) {
 	now := time.Now().UnixNano()
-	if !s.processes.kill(c.spec.ID, killLimit) {
+	if !s.killAll(c) {
 		log.Printf("processes of container %s cannot be killed", c.spec.ID)
 	}
 	s.reaper.reap()
@@ -160,10 +207,12 @@ func (s *server) finish(c *container, e ended) {
 	default:
 		c.status.Reason = Failed
 	}
-	if c.namespace != nil {
-		c.namespace.Close()
-		c.namespace = nil
+	for _, held := range []*os.File{c.namespace, c.pids} {
+		if held != nil {
+			held.Close()
+		}
 	}
+	c.namespace, c.pids = nil, nil
 	c.mu.Unlock()
 	s.save(c)
 	close(c.done)
@@ -181,11 +230,24 @@ func (s *server) save(c *container) {
 	s.changed()
 }
 
+// killAll kills a container's processes; false when some are left after the time.
+func (s *server) killAll(c *container) bool {
+	c.mu.Lock()
+	status, first := c.status, c.first
+	for k := range c.keepers {
+		k.end()
+	}
+	c.mu.Unlock()
+	if first && status.Running {
+		_ = identity{status.Pid, status.Started}.signal(syscall.SIGKILL)
+	}
+	return s.processes.kill(c.spec.ID, killLimit)
+}
+
 // stop sends the signal to the main process, as container engines do, and kills the group after the grace period.
 func (s *server) stop(c *container, sig syscall.Signal, grace time.Duration) error {
-	status := c.current()
-	if status.Running && grace > 0 {
-		s.signal(c, status.Pid, sig)
+	if c.current().Running && grace > 0 {
+		c.signal(sig)
 		select {
 		case <-c.done:
 			return nil
@@ -193,7 +255,7 @@ func (s *server) stop(c *container, sig syscall.Signal, grace time.Duration) err
 		}
 	}
 	if c.current().Running {
-		s.processes.kill(c.spec.ID, killLimit)
+		s.killAll(c)
 	}
 	select {
 	case <-c.done:
@@ -203,49 +265,59 @@ func (s *server) stop(c *container, sig syscall.Signal, grace time.Duration) err
 	}
 }
 
-// signal sends a signal to a main process that was not reaped yet. One that was stopped goes on, or it would not notice.
-func (s *server) signal(c *container, pid int, sig syscall.Signal) {
-	s.reaper.starting.RLock()
-	defer s.reaper.starting.RUnlock()
-	if p, ok := readProcess(pid); ok && p.parent == os.Getpid() && c.current().Running {
-		_ = syscall.Kill(pid, sig)
-		_ = syscall.Kill(pid, syscall.SIGCONT)
+// signal sends a signal to a container's main process. One that was stopped goes on, or it would not notice.
+func (c *container) signal(sig syscall.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.keepers {
+		if k.main {
+			k.order(byte(sig))
+			return
+		}
 	}
+	main := identity{c.status.Pid, c.status.Started}
+	_ = main.signal(sig)
+	_ = main.signal(syscall.SIGCONT)
 }
 
-// owner finds the container of an orphan: by its mount namespace, its session, its environment, or because there is but one.
+// owner finds the container of an orphan: by its mount namespace, which is held open and so has its number for itself, by its
+// environment, or because there is but one.
 func (s *server) owner(p process) string {
+	namespace := mountNS(p.Pid)
+	marked := variable(p.Pid, ContainerVariable)
+	if !p.exists() {
+		return ""
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	namespace := mountNS(p.pid)
-	only := ""
+	var all []string
 	for id, c := range s.containers {
-		status := c.current()
-		if status.Pid == p.pid || status.Pid != 0 && status.Pid == p.session || status.MountNS != 0 && status.MountNS == namespace {
+		c.mu.Lock()
+		held := namespace != 0 && c.namespace != nil && inode(c.namespace) == namespace
+		c.mu.Unlock()
+		if held {
 			return id
 		}
-		only = id
+		all = append(all, id)
 	}
-	if id := variable(p.pid, ContainerVariable); s.containers[id] != nil {
-		return id
+	if s.containers[marked] != nil {
+		return marked
 	}
-	if len(s.containers) == 1 {
-		return only
+	if len(all) == 1 {
+		return all[0]
 	}
 	return ""
 }
 
 // adopt accounts for an orphan that was reaped.
-func (s *server) adopt(session int, e ended) {
-	owner := s.processes.ownerOf(e.pid)
+func (s *server) adopt(i identity, e ended) {
+	owner := s.processes.ownerOf(i)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.containers[owner]
-	if c == nil {
-		for _, other := range s.containers {
-			if other.current().Pid == session || len(s.containers) == 1 {
-				c = other
-			}
+	if c == nil && len(s.containers) == 1 {
+		for _, only := range s.containers {
+			c = only
 		}
 	}
 	if c != nil {

@@ -129,7 +129,7 @@ func serve(dir string, pod Pod, args []string) error {
 }
 
 func prepare(dir string, pod Pod, args []string) (*net.UnixListener, *server, error) {
-	state := State{Pid: os.Getpid(), Boot: bootID(), Mounts: args[0] == "mounts", Reason: strings.Join(args[1:], " ")}
+	state := State{Pid: os.Getpid(), Started: self().Started, Boot: bootID(), Mounts: args[0] == "mounts", Reason: strings.Join(args[1:], " ")}
 	if state.Mounts {
 		if err := tryMounts(dir); err != nil {
 			return nil, nil, err
@@ -140,6 +140,7 @@ func prepare(dir string, pod Pod, args []string) (*net.UnixListener, *server, er
 			}
 		}
 	}
+	state.Limits = limitsWork(state)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, nil, fmt.Errorf("prctl: %w", err)
 	}

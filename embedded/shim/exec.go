@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"labkit.dev/embedded/rootfs"
@@ -18,14 +17,18 @@ import (
 func (s *server) exec(client *conn, q Request, files []*os.File) {
 	c := s.find(q.ID)
 	if c == nil || !c.current().Running {
+		closeAll(files)
 		_ = client.send(Response{Error: fmt.Sprintf("container %s is not running", q.ID)})
 		return
 	}
 	exit := make(chan ended, 1)
-	pid, err := s.enter(c, q, files, func(e ended) { exit <- e })
-	for _, f := range files {
-		f.Close()
-	}
+	p, main, err := s.enter(c, q, files, func(e ended) {
+		c.mu.Lock()
+		c.collected += e.cpu
+		c.mu.Unlock()
+		exit <- e
+	})
+	closeAll(files)
 	if err != nil {
 		answer := Response{Error: err.Error()}
 		var failure *sockets.StartError
@@ -35,33 +38,116 @@ func (s *server) exec(client *conn, q Request, files []*os.File) {
 		_ = client.send(answer)
 		return
 	}
-	if client.send(Response{Started: true}) != nil {
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
-	}
 	gone := make(chan struct{})
-	go func() {
-		_, _ = client.reader.ReadByte()
+	if client.send(Response{Started: true}) == nil {
+		go func() {
+			defer close(gone)
+			_, _ = client.reader.ReadByte()
+		}()
+	} else {
 		close(gone)
-	}()
-	var e ended
-	select {
-	case e = <-exit:
-	case <-gone:
-		_ = syscall.Kill(-pid, syscall.SIGKILL) // it leads its group, and is not reaped before exit tells
-		e = <-exit
 	}
-	c.mu.Lock()
-	c.collected += e.cpu
-	c.mu.Unlock()
-	code := exitCode(e.status)
+	codes := make(chan int, 1)
+	go func() {
+		if p.keeper != nil { // it may outlive the program, for what that has left
+			if code, ok := p.keeper.code(); ok {
+				codes <- code
+				return
+			}
+		}
+		codes <- exitCode((<-exit).status)
+	}()
+	var code int
+	select {
+	case code = <-codes:
+	case <-gone:
+		s.killGroup(p, main)
+		code = <-codes
+	}
 	_ = client.send(Response{Exit: &code})
 }
 
-func (s *server) enter(c *container, q Request, files []*os.File, done func(ended)) (int, error) {
+// killGroup kills the process group of a command.
+func (s *server) killGroup(p *program, main identity) {
+	if p.keeper != nil {
+		p.keeper.order(sockets.KillGroup)
+		return
+	}
+	s.reaper.whileThere(main.Pid, func() { _ = syscall.Kill(-main.Pid, syscall.SIGKILL) }) // it leads its group
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// enter starts a command in a container's namespaces.
+func (s *server) enter(c *container, q Request, files []*os.File, done func(ended)) (*program, identity, error) {
 	cmd := &exec.Cmd{SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: q.TTY, Pdeathsig: syscall.SIGKILL}}
+	if err := connect(cmd, q, files); err != nil {
+		return nil, identity{}, err
+	}
+	p := &program{container: c, cmd: cmd, argv: q.Argv}
+	mounts, pids, err := c.hold()
+	if err != nil {
+		return nil, identity{}, err
+	}
+	defer closeAll([]*os.File{mounts, pids}) // closing nil is an error, and no more
+	if pids != nil {
+		p.join, cmd.SysProcAttr.Pdeathsig = pids, 0 // it dies with the first process there, see choosePids
+	} else if p.keeper, err = newKept(c, false); err != nil {
+		return nil, identity{}, err
+	}
+	switch {
+	case mounts == nil:
+	case c.user == nil:
+		p.plan = &rootfs.Plan{Join: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), mounts.Fd())}
+		if c.spec.Rootfs != nil {
+			p.plan.Capabilities = c.spec.Rootfs.Capabilities
+		}
+	default:
+		// A process of several threads cannot enter a user namespace: the program is started by a thread that is in the container's
+		// mount namespace for that moment, in a user namespace like the container's.
+		p.plan, p.mounts, p.user = &rootfs.Plan{Stay: true}, mounts, c.user
+		c.user.show(cmd.SysProcAttr)
+		if p.join != nil { // see mapUser
+			cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings, p.mapLate = nil, nil, true
+		}
+	}
+	main, err := s.beginInside(p, done)
+	if err != nil {
+		return nil, identity{}, err
+	}
+	if !c.current().Running { // it ended meanwhile, and its processes were killed without this one
+		s.killGroup(p, main)
+	}
+	return p, main, nil
+}
+
+// hold keeps a running container's namespaces for a moment; those that it does not have are nil.
+func (c *container) hold() (mounts, pids *os.File, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.status.Running {
+		return nil, nil, fmt.Errorf("container %s is not running", c.spec.ID)
+	}
+	if c.namespace != nil {
+		mounts, err = duplicate(c.namespace)
+	}
+	if err == nil && c.pids != nil {
+		if pids, err = duplicate(c.pids); err != nil {
+			mounts.Close()
+		}
+	}
+	return mounts, pids, err
+}
+
+// connect gives a command the client's descriptors.
+func connect(cmd *exec.Cmd, q Request, files []*os.File) error {
 	for i, f := range files {
 		if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
-			return 0, err
+			return err
 		}
 		if q.TTY {
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = f, f, f
@@ -79,39 +165,14 @@ func (s *server) enter(c *container, q Request, files []*os.File, done func(ende
 			cmd.Stderr = f
 		}
 	}
-	var plan *rootfs.Plan
-	c.mu.Lock()
-	if c.namespace != nil {
-		plan = &rootfs.Plan{Join: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), c.namespace.Fd())}
-		if c.spec.Rootfs != nil {
-			plan.Capabilities = c.spec.Rootfs.Capabilities
-		}
-	}
-	c.mu.Unlock()
-	begin := s.begin
-	if c.user != nil && plan != nil {
-		begin = func(cmd *exec.Cmd, argv, _ []string, _ string, plan *rootfs.Plan, done func(ended)) (int, error) {
-			return s.enterAs(c, cmd, argv, plan, done)
-		}
-	}
-	pid, err := begin(cmd, q.Argv, c.spec.Env, c.spec.Dir, plan, done)
-	if err != nil {
-		return 0, err
-	}
-	s.processes.claim(pid, c.spec.ID)
-	if !c.current().Running { // it ended meanwhile, and its group was killed without this one
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
-	}
-	return pid, nil
+	return nil
 }
 
 // attach connects a client to a running container's streams until the container ends or the client goes away.
 func (s *server) attach(client *conn, q Request, files []*os.File) {
 	c := s.find(q.ID)
 	if c == nil || !c.current().Running {
-		for _, f := range files {
-			f.Close()
-		}
+		closeAll(files)
 		_ = client.send(Response{Error: fmt.Sprintf("container %s is not running", q.ID)})
 		return
 	}
@@ -161,66 +222,4 @@ func pollable(f *os.File) *os.File {
 	}
 	_ = unix.SetNonblock(fd, true)
 	return os.NewFile(uintptr(fd), "attached")
-}
-
-// sample kills containers that use more memory than their limit. It looks once a second: there is no cgroup that would stop
-// them at once.
-func (s *server) sample() {
-	for range time.Tick(time.Second) {
-		for _, c := range s.limited() {
-			total := uint64(0)
-			for _, p := range s.processes.scan() {
-				if p.owner == c.spec.ID {
-					total += memory(p.pid, false)
-				}
-			}
-			if total > c.limit && s.measure(c.spec.ID)[c.spec.ID].Memory > c.limit {
-				c.mu.Lock()
-				c.oom = true
-				c.mu.Unlock()
-				s.processes.kill(c.spec.ID, killLimit)
-			}
-		}
-	}
-}
-
-func (s *server) limited() []*container {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*container
-	for _, c := range s.containers {
-		c.mu.Lock()
-		if c.status.Running && c.limit > 0 {
-			out = append(out, c)
-		}
-		c.mu.Unlock()
-	}
-	return out
-}
-
-// measure tells what the running containers use, or one of them.
-func (s *server) measure(only string) map[string]Stats {
-	live, memories, counts := map[string]time.Duration{}, map[string]uint64{}, map[string]uint64{}
-	s.reaper.starting.RLock() // nothing is reaped between the two halves of a sum
-	for _, p := range s.processes.scan() {
-		if only != "" && p.owner != only {
-			continue
-		}
-		live[p.owner] += p.cpu
-		counts[p.owner]++
-		memories[p.owner] += memory(p.pid, true)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := map[string]Stats{}
-	for id, c := range s.containers {
-		c.mu.Lock()
-		if c.status.Running && (only == "" || id == only) {
-			c.reported = max(c.reported, uint64(c.collected+live[id]))
-			out[id] = Stats{CPUNanos: c.reported, Memory: memories[id], Processes: counts[id]}
-		}
-		c.mu.Unlock()
-	}
-	s.reaper.starting.RUnlock()
-	return out
 }

@@ -53,7 +53,7 @@ func (l *logFile) reopen() error {
 	return nil
 }
 
-// write appends one line. When the disk is full the line is lost; the container is not stopped for it.
+// write appends one line. When the disk is full the line is lost as a whole; the container is not stopped for it.
 func (l *logFile) write(stream string, partial bool, content []byte) {
 	tag := " F "
 	if partial {
@@ -68,8 +68,13 @@ func (l *logFile) write(stream string, partial bool, content []byte) {
 	line = append(line, '\n')
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file != nil {
-		_, _ = l.file.Write(line)
+	if l.file == nil {
+		return
+	}
+	if written, err := l.file.Write(line); err != nil && written > 0 {
+		if info, err := l.file.Stat(); err == nil { // nobody else writes here
+			_ = l.file.Truncate(info.Size() - int64(written))
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"labkit.dev/embedded/sockets"
 )
 
 // Variables of a container's environment by which its processes are found.
@@ -24,10 +25,12 @@ const ticksPerSecond = 100
 
 // process is a line of /proc/PID/stat.
 type process struct {
-	pid, parent, session int
-	zombie               bool
-	cpu                  time.Duration // its own and that of the children it has waited for
-	owner                string        // container
+	identity
+	parent    int
+	zombie    bool
+	cpu       time.Duration // its own and that of the children it has waited for
+	owner     string        // container
+	ownerless bool          // it is there for the container and no part of it: a keeper
 }
 
 func readProcess(pid int) (process, bool) {
@@ -37,7 +40,7 @@ func readProcess(pid int) (process, bool) {
 		return process{}, false
 	}
 	f := strings.Fields(string(text[end+1:]))
-	if len(f) < 15 {
+	if len(f) < 20 {
 		return process{}, false
 	}
 	number := func(i int) int { n, _ := strconv.Atoi(f[i]); return n }
@@ -46,10 +49,11 @@ func readProcess(pid int) (process, bool) {
 	if err != nil {
 		own = inTicks(number(11) + number(12))
 	}
+	started, err := strconv.ParseUint(f[19], 10, 64)
 	return process{
-		pid: pid, parent: number(1), session: number(3), zombie: f[0] == "Z" || f[0] == "X",
+		identity: identity{pid, started}, parent: number(1), zombie: f[0] == "Z" || f[0] == "X",
 		cpu: own + inTicks(number(13)+number(14)),
-	}, true
+	}, err == nil
 }
 
 // clock is the CPU time of a process and all its threads, to the nanosecond: metrics-server leaves out a pod one of whose
@@ -78,124 +82,129 @@ func pids() []int {
 	return out
 }
 
-// Owners other than containers.
-const (
-	foreign = ""  // not of this pod
-	unclear = "?" // of this pod, and not known yet of which container
-)
+// unclear owns processes of the pod of which it is not known (yet) whose they are.
+const unclear = "?"
 
 // table knows the processes of the pod: the descendants of the shim. As it adopts orphans, none gets out of its sight.
-// Each process of the machine is looked at once, and those of the pod each time.
 type table struct {
 	self   int
-	lookup func(process) string // container of a process whose parent does not tell
+	lookup func(process) string // container of a child of ours that nobody has claimed
 
-	mu    sync.Mutex
-	owner map[int]string
-	last  int // highest process id seen, to notice when they begin anew
+	mu      sync.Mutex
+	claimed map[identity]claim
+	known   map[identity]string // owners as of the last scan
+}
+
+// claim is what is known of a process from its start.
+type claim struct {
+	owner string
+	aside bool // no part of the container: its children are
 }
 
 func newTable(lookup func(process) string) *table {
-	return &table{self: os.Getpid(), lookup: lookup, owner: map[int]string{}}
+	return &table{self: os.Getpid(), lookup: lookup, claimed: map[identity]claim{}, known: map[identity]string{}}
 }
 
-// claim tells that a process is a container's.
-func (t *table) claim(pid int, container string) {
+// claim tells that a child of ours is a container's. It must not be waited for meanwhile.
+func (t *table) claim(pid int, c claim) identity {
+	i, ok := identify(pid)
+	if ok {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.claimed[i] = c
+	}
+	return i
+}
+
+// ownerOf is the container of a process, as far as it is known, or "".
+func (t *table) ownerOf(i identity) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.owner[pid] = container
+	if c, ok := t.claimed[i]; ok {
+		return c.owner
+	}
+	return t.known[i]
 }
 
-// ownerOf is the container that a process was last seen in, or "".
-func (t *table) ownerOf(pid int) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.owner[pid]
-}
-
-// scan lists the processes of the pod.
+// scan lists the processes of the pod, by going from each to its children.
 func (t *table) scan() []process {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forgetReused()
-	present := pids()
 	var ours []process
-	seen := make(map[int]string, len(present))
-	for _, pid := range present { // parents mostly come before their children
-		if owner, known := t.owner[pid]; known && owner == foreign || pid == t.self {
-			seen[pid] = foreign
-			continue
-		}
-		p, ok := readProcess(pid)
-		if !ok {
-			continue
-		}
-		p.owner = t.classify(p)
-		t.owner[pid], seen[pid] = p.owner, p.owner
-		if p.owner != foreign {
+	present := map[identity]string{}
+	var walk func(parent process)
+	walk = func(parent process) {
+		begin := len(ours)
+		for _, pid := range sockets.Children(parent.Pid) {
+			p, ok := readProcess(pid)
+			if !ok || p.parent != parent.Pid || present[p.identity] != "" { // it has ended, or is another's by now
+				continue
+			}
+			p.owner = parent.owner
+			c, claimed := t.claimed[p.identity]
+			switch {
+			case claimed:
+				p.owner, p.ownerless = c.owner, c.aside
+			case parent.owner == "":
+				p.owner = t.unclaimed(p)
+			}
+			present[p.identity] = p.owner
 			ours = append(ours, p)
 		}
+		if parent.Pid != t.self && !parent.exists() { // its number was given to another one: so may be its children
+			for _, p := range ours[begin:] {
+				delete(present, p.identity)
+			}
+			ours = ours[:begin]
+			return
+		}
+		for _, p := range ours[begin:] {
+			if !p.zombie {
+				walk(p)
+			}
+		}
 	}
-	t.owner = seen
+	walk(process{identity: identity{Pid: t.self}})
+	for i := range t.claimed {
+		if present[i] == "" && !i.exists() {
+			delete(t.claimed, i)
+		}
+	}
+	t.known = present
 	return ours
 }
 
-// forgetReused drops what is known of other processes when process ids have wrapped around: an id may be another's then.
-func (t *table) forgetReused() {
-	text, _ := os.ReadFile("/proc/loadavg")
-	fields := strings.Fields(string(text))
-	last := 0
-	if len(fields) > 0 {
-		last, _ = strconv.Atoi(fields[len(fields)-1])
-	}
-	if last < t.last {
-		for pid, owner := range t.owner {
-			if owner == foreign {
-				delete(t.owner, pid)
-			}
-		}
-	}
-	t.last = last
-}
-
-// classify finds the container of a process: the one it was claimed for, its parent's, or what its marks tell.
-func (t *table) classify(p process) string {
-	if owner, known := t.owner[p.pid]; known && owner != unclear {
+// unclaimed is the owner of an orphan that this process or the pod's first process has adopted.
+func (t *table) unclaimed(p process) string {
+	if owner := t.known[p.identity]; owner != "" && owner != unclear {
 		return owner
 	}
-	if p.parent == t.self {
-		if owner := t.lookup(p); owner != "" {
-			return owner
-		}
-		return unclear
+	if owner := t.lookup(p); owner != "" {
+		return owner
 	}
-	owner, known := t.owner[p.parent]
-	for step, at := 0, p.parent; !known && at > 1 && step < 64; step++ { // a parent with a higher id than its child
-		parent, ok := readProcess(at)
-		if !ok {
-			break
-		}
-		if parent.parent == t.self {
-			return t.lookup(parent)
-		}
-		at = parent.parent
-		owner, known = t.owner[at]
-	}
-	return owner
+	return unclear
 }
 
-// kill kills the processes of a container, or of the whole pod, until none is left; false when some are after the time.
+// kill kills the processes of a container, or of the whole pod, until none is left; false when some are after the time. Each is
+// looked for twice, as one that forks and ends between two looks is in neither list.
 func (t *table) kill(container string, limit time.Duration) bool {
 	deadline := time.Now().Add(limit)
+	missed := 0
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		alive := 0
 		for _, p := range t.scan() {
-			if !p.zombie && (container == "" || p.owner == container) {
-				alive++
-				_ = syscall.Kill(p.pid, syscall.SIGKILL)
+			if p.zombie || container != "" && p.owner != container {
+				continue
+			}
+			alive++
+			// Keepers end by themselves, after all that is theirs; the end of the pod's first process is that of its namespace.
+			if !p.ownerless || p.owner == "" || time.Until(deadline) < limit/2 {
+				_ = p.signal(syscall.SIGKILL)
 			}
 		}
-		if alive == 0 {
+		if alive > 0 {
+			missed = 0
+		} else if missed++; missed == 2 {
 			return true
 		}
 		if time.Now().After(deadline) {
@@ -219,7 +228,8 @@ func variable(pid int, name string) string {
 	return ""
 }
 
-// mountNS is the inode of a process's mount namespace; 0 when it may not be seen.
+// mountNS is the inode of a process's mount namespace; 0 when it may not be seen. It says which one only while that is held open:
+// the number is given to another namespace later.
 func mountNS(pid int) uint64 {
 	var st unix.Stat_t
 	if unix.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid), &st) != nil {

@@ -27,14 +27,19 @@ type Pod struct {
 	Hostname string         `json:"hostname,omitempty"`
 	Policy   sockets.Policy `json:"policy"`
 	Links    bool           `json:"links,omitempty"` // do not use mount namespaces even where they are allowed
+	Pids     bool           `json:"pids,omitempty"`  // process namespaces work here, for containers that have mounts
+	// Processes bounds the processes and threads of the pod; 0 is no bound.
+	Processes uint64 `json:"processes,omitempty"`
 }
 
 // State is what a shim tells when it has started: the file shim.json of the pod's directory.
 type State struct {
-	Pid    int    `json:"pid"`
-	Boot   string `json:"boot"`             // boot id of the kernel
-	Mounts bool   `json:"mounts"`           // containers have mount namespaces of their own
-	Reason string `json:"reason,omitempty"` // why not
+	Pid     int    `json:"pid"`
+	Started uint64 `json:"started_ticks"`    // start time of the process with this number; see identity
+	Boot    string `json:"boot"`             // boot id of the kernel
+	Mounts  bool   `json:"mounts"`           // containers have mount namespaces of their own
+	Limits  bool   `json:"limits,omitempty"` // a process's limit of processes is one for the pod, see limitsWork
+	Reason  string `json:"reason,omitempty"` // why not
 }
 
 // Container is a container to start.
@@ -51,6 +56,8 @@ type Container struct {
 	StdinOnce   bool         `json:"stdin_once,omitempty"`
 	TTY         bool         `json:"tty,omitempty"`
 	MemoryLimit uint64       `json:"memory_limit,omitempty"` // bytes; 0 is none
+	Pids        string       `json:"pids,omitempty"`         // whose process namespace: own (default), pod, node, or a container's id
+	OOMScore    *int         `json:"oom_score,omitempty"`    // oom_score_adj, as far as the user may set it
 }
 
 // User is who a container's processes are in their own eyes. In the machine's they are whoever runs the node.
@@ -70,15 +77,16 @@ const (
 
 // Status is a container's state: the file containers/ID/status.json of the pod's directory.
 type Status struct {
-	ID         string `json:"id"`
-	Running    bool   `json:"running"`
-	Pid        int    `json:"pid"`
-	MountNS    uint64 `json:"mount_ns,omitempty"` // inode of its mount namespace
-	StartedAt  int64  `json:"started_at"`         // nanoseconds since 1970
-	FinishedAt int64  `json:"finished_at,omitempty"`
-	ExitCode   int    `json:"exit_code"`
-	Reason     string `json:"reason,omitempty"`
-	Message    string `json:"message,omitempty"`
+	ID         string   `json:"id"`
+	Running    bool     `json:"running"`
+	Pid        int      `json:"pid"`
+	Started    uint64   `json:"started_ticks,omitempty"` // start time of the process with this number; see identity
+	Keeper     identity `json:"keeper,omitzero"`         // the keeper of its processes; none where it has a process namespace
+	StartedAt  int64    `json:"started_at"`              // nanoseconds since 1970
+	FinishedAt int64    `json:"finished_at,omitempty"`
+	ExitCode   int      `json:"exit_code"`
+	Reason     string   `json:"reason,omitempty"`
+	Message    string   `json:"message,omitempty"`
 }
 
 // Stats is what a container's processes use.
@@ -220,11 +228,23 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	unfinished := path + ".tmp"
-	if err := os.WriteFile(unfinished, text, 0o600); err != nil {
+	return WriteFile(path, text)
+}
+
+// WriteFile replaces a file whole or not at all, also when the machine loses its power meanwhile.
+func WriteFile(path string, text []byte) error {
+	file, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(unfinished, path)
+	_, err = file.Write(text)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
 
 func readJSON(path string, v any) error {

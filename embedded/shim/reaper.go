@@ -26,10 +26,10 @@ type reaper struct {
 
 	mu      sync.Mutex
 	waiting map[int]func(ended)
-	orphan  func(session int, e ended) // called for a child that nobody waits for
+	orphan  func(i identity, e ended) // called for a child that nobody waits for
 }
 
-func newReaper(orphan func(session int, e ended)) *reaper {
+func newReaper(orphan func(i identity, e ended)) *reaper {
 	r := &reaper{waiting: map[int]func(ended){}, orphan: orphan}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGCHLD)
@@ -55,7 +55,19 @@ func (r *reaper) start(begin func() (pid int, err error), done func(ended)) (int
 	return pid, nil
 }
 
-// reap collects what has ended. A zombie is looked at before it is collected: it still tells its session then.
+// whileThere calls do if a child that was started has not been waited for yet, and keeps it from being so meanwhile.
+func (r *reaper) whileThere(pid int, do func()) {
+	r.starting.RLock()
+	defer r.starting.RUnlock()
+	r.mu.Lock()
+	there := r.waiting[pid] != nil
+	r.mu.Unlock()
+	if there {
+		do()
+	}
+}
+
+// reap collects what has ended. A zombie is looked at before it is collected: until then its number is its own.
 func (r *reaper) reap() {
 	r.starting.Lock()
 	defer r.starting.Unlock()
@@ -69,7 +81,7 @@ func (r *reaper) reap() {
 		if err != nil || pid == 0 {
 			return
 		}
-		process, _ := readProcess(pid)
+		i, _ := identify(pid)
 		var status unix.WaitStatus
 		var usage unix.Rusage
 		if _, err := unix.Wait4(pid, &status, 0, &usage); err != nil {
@@ -83,7 +95,7 @@ func (r *reaper) reap() {
 		if done != nil {
 			done(e)
 		} else {
-			r.orphan(process.session, e)
+			r.orphan(i, e)
 		}
 	}
 }

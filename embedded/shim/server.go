@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"net"
@@ -22,6 +23,10 @@ type server struct {
 	plain     atomic.Bool // the socket filter does not work here
 	reaper    *reaper
 	processes *table
+	proc      *os.File // our own /proc
+
+	pauseOnce sync.Mutex // held while the pod's first process is started
+	pause     pause
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -33,6 +38,7 @@ type server struct {
 func newServer(dir string, pod Pod, state State) *server {
 	s := &server{dir: dir, pod: pod, state: state, sockets: sockets.New(pod.Policy), containers: map[string]*container{}, watchers: map[chan struct{}]bool{}, tmpfs: map[string]bool{}}
 	s.processes = newTable(s.owner)
+	s.proc, _ = os.Open("/proc")
 	s.reaper = newReaper(s.adopt)
 	return s
 }
@@ -58,6 +64,7 @@ func (s *server) answer(client *conn) {
 	}
 	var q Request
 	if err := client.receive(&q); err != nil {
+		closeAll(files)
 		_ = client.send(Response{Error: "not a request: " + err.Error()})
 		return
 	}
@@ -68,7 +75,9 @@ func (s *server) answer(client *conn) {
 	case "attach":
 		s.attach(client, q, files)
 		return
-	case "watch":
+	}
+	closeAll(files) // nothing else takes any
+	if q.Op == "watch" {
 		s.watch(client)
 		return
 	}
@@ -187,23 +196,30 @@ func (s *server) statuses() []Status {
 	return out
 }
 
-// end kills everything of the pod. Its containers' statuses are written before it returns.
+// end kills everything of the pod. Its containers' statuses are written before it returns, unless one resists being killed.
 func (s *server) end() {
 	s.mu.Lock()
 	s.ending = true
 	containers := make([]*container, 0, len(s.containers))
 	for _, c := range s.containers {
 		containers = append(containers, c)
+		c.mu.Lock()
+		for k := range c.keepers {
+			k.end()
+		}
+		c.mu.Unlock()
 	}
 	s.mu.Unlock()
 	if !s.processes.kill("", killLimit) {
 		log.Print("some processes of the pod cannot be killed")
 	}
-	limit := time.After(killLimit)
+	limit, cancel := context.WithTimeout(context.Background(), killLimit)
+	defer cancel()
 	for _, c := range containers {
 		select {
 		case <-c.done:
-		case <-limit:
+		case <-limit.Done():
+			log.Printf("container %s does not end", c.spec.ID)
 		}
 	}
 	s.processes.kill("", killLimit)

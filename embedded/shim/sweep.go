@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"labkit.dev/embedded/sockets"
 )
 
 // Sweep cleans up after a shim that was killed: the pod's processes are killed, and containers that ran are recorded as ended
-// by SIGKILL. The main processes died with the shim; what they started is found by its environment, its mount namespace or its
-// session. It returns the statuses of the pod's containers.
+// by SIGKILL. The main processes died with the shim, and with them all that shared their process namespaces; keepers end the
+// rest. What is left is found by its environment, which names the pod. Nothing is told by numbers that may be another's by now.
+// It returns the statuses of the pod's containers.
 func Sweep(dir string) ([]Status, error) {
 	var pod Pod
 	if err := readJSON(filepath.Join(dir, "pod.json"), &pod); err != nil {
@@ -26,7 +26,7 @@ func Sweep(dir string) ([]Status, error) {
 	}
 	var state State
 	if readJSON(filepath.Join(dir, "shim.json"), &state) == nil && state.Boot == bootID() {
-		if left := killLeft(pod.ID, statuses); left > 0 {
+		if left := killLeft(pod.ID, state, statuses); left > 0 {
 			err = fmt.Errorf("%d processes of pod %s cannot be killed", left, pod.ID)
 		}
 	}
@@ -59,51 +59,43 @@ func statusesOf(dir string) ([]Status, error) {
 }
 
 // killLeft kills the processes of a pod without a shim until none is left or the time is up; it returns how many are.
-func killLeft(pod string, statuses []Status) int {
-	deadline := time.Now().Add(killLimit)
+func killLeft(pod string, state State, statuses []Status) int {
+	_ = identity{state.Pid, state.Started}.signal(syscall.SIGKILL) // it may hang
+	for _, s := range statuses {
+		if s.Running && s.Keeper.Pid != 0 && !s.Keeper.gone(killLimit/2) {
+			_ = s.Keeper.signal(syscall.SIGKILL)
+		}
+	}
+	begin, missed := time.Now(), 0
 	for {
 		left := 0
-		for _, pid := range pids() {
-			if p, ok := readProcess(pid); ok && !p.zombie && belongs(p, pod, statuses) {
+		for _, s := range statuses {
+			if main := (identity{s.Pid, s.Started}); s.Running && !main.gone(0) {
 				left++
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				_ = main.signal(syscall.SIGKILL)
 			}
 		}
-		if left == 0 || time.Now().After(deadline) {
+		for _, pid := range pids() {
+			p, ok := readProcess(pid)
+			if !ok || p.zombie || pid == os.Getpid() || variable(pid, SandboxVariable) != pod {
+				continue
+			}
+			left++
+			// A keeper that is left cares for a command; it needs a moment for what is below it.
+			if !sockets.IsKeeper(pid) || time.Since(begin) > killLimit/2 {
+				_ = p.signal(syscall.SIGKILL)
+			}
+		}
+		if left > 0 {
+			missed = 0
+		} else if missed++; missed == 2 {
+			return 0
+		}
+		if time.Since(begin) > killLimit {
 			return left
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-}
-
-// belongs tells whether a process is left from a pod. Its environment decides. A program that has overwritten that (nginx does)
-// is known by its session or mount namespace, unless a living shim cares for it: both numbers may be another's by now.
-func belongs(p process, pod string, statuses []Status) bool {
-	if p.pid == os.Getpid() {
-		return false
-	}
-	if of := variable(p.pid, SandboxVariable); of != "" {
-		return of == pod
-	}
-	namespace := mountNS(p.pid)
-	return slices.ContainsFunc(statuses, func(s Status) bool {
-		return s.Running && (s.Pid != 0 && s.Pid == p.session || s.MountNS != 0 && s.MountNS == namespace)
-	}) && !caredFor(p)
-}
-
-// caredFor tells whether a shim is among a process's ancestors.
-func caredFor(p process) bool {
-	for step := 0; step < 64 && p.parent > 1; step++ {
-		command, _ := os.ReadFile("/proc/" + strconv.Itoa(p.parent) + "/cmdline")
-		if strings.HasPrefix(string(command), "shim\x00pod\x00") {
-			return true
-		}
-		var ok bool
-		if p, ok = readProcess(p.parent); !ok {
-			return false
-		}
-	}
-	return false
 }
 
 // EndAll ends every pod below a directory that has their directories, as when a machine is lost: by its shim, or, where that

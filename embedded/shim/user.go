@@ -4,12 +4,9 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
-	"labkit.dev/embedded/rootfs"
 )
 
 // show lets a process that gets a mount namespace see itself as the user, by a user namespace in which that is the one user there
@@ -20,60 +17,56 @@ func (u User) show(attr *syscall.SysProcAttr) {
 	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: u.GID, HostID: os.Getgid(), Size: 1}}
 }
 
-// beginAs is begin for a container that may have a user. Where the kernel refuses another user namespace, it has none.
-func (s *server) beginAs(c *container, cmd *exec.Cmd, done func(ended)) (int, error) {
-	if c.spec.User != nil && cmd.SysProcAttr.Cloneflags != 0 {
-		plain := *cmd.SysProcAttr
-		c.spec.User.show(cmd.SysProcAttr)
-		cmd.SysProcAttr.AmbientCaps = namespaceCapabilities
-		pid, err := s.begin(cmd, c.spec.Argv, c.spec.Env, c.spec.Dir, c.spec.Rootfs, done)
-		if err == nil {
+// mapUser does what show does once the process is there: os/exec looks for it by a number that is none in a container's /proc.
+func (s *server) mapUser(u *User) func(pid int) error {
+	return func(pid int) error {
+		for _, file := range []struct{ name, text string }{
+			{"uid_map", fmt.Sprintf("%d %d 1\n", u.UID, os.Getuid())}, {"setgroups", "deny"}, {"gid_map", fmt.Sprintf("%d %d 1\n", u.GID, os.Getgid())},
+		} {
+			fd, err := unix.Openat(int(s.proc.Fd()), fmt.Sprintf("%d/%s", pid, file.name), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+			if err == nil {
+				_, err = unix.Write(fd, []byte(file.text))
+				unix.Close(fd)
+			}
+			if err != nil {
+				return fmt.Errorf("%s of the container's user: %w", file.name, err)
+			}
+		}
+		return nil
+	}
+}
+
+// beginAs is begin for the main process of a container that may have a user. Where the kernel refuses another user namespace,
+// it has none.
+func (s *server) beginAs(p *program, done func(ended)) (main identity, err error) {
+	c, attr := p.container, p.cmd.SysProcAttr
+	if c.spec.User != nil && attr.Cloneflags != 0 {
+		plain := *attr
+		c.spec.User.show(attr)
+		attr.AmbientCaps = namespaceCapabilities
+		if p.join != nil { // see mapUser
+			attr.UidMappings, attr.GidMappings, p.user, p.mapLate = nil, nil, c.spec.User, true
+		}
+		if main, err = s.beginInside(p, done); err == nil {
 			c.user = c.spec.User
-			return pid, nil
+			return main, nil
 		}
 		log.Printf("container %s cannot be shown as user %d: %v", c.spec.ID, c.spec.User.UID, err)
-		cmd.SysProcAttr = &plain
+		p.cmd.SysProcAttr, p.mapLate = &plain, false
+		if p.keeper != nil {
+			if p.keeper, err = newKept(c, true); err != nil {
+				return main, err
+			}
+		}
 	}
-	return s.begin(cmd, c.spec.Argv, c.spec.Env, c.spec.Dir, c.spec.Rootfs, done)
+	return s.beginInside(p, done)
 }
 
-// enterAs is begin for a program in the namespaces of a container that has a user. A process of several threads cannot enter a
-// user namespace: the program is started by a thread that is in the container's mount namespace for that moment, in a user
-// namespace like the container's.
-func (s *server) enterAs(c *container, cmd *exec.Cmd, argv []string, plan *rootfs.Plan, done func(ended)) (pid int, err error) {
-	failed := inMounts(plan.Join, func() {
-		c.user.show(cmd.SysProcAttr)
-		pid, err = s.begin(cmd, argv, c.spec.Env, c.spec.Dir, &rootfs.Plan{Stay: true}, done)
-	})
+// beginInside is begin in the namespaces that the program is to start in.
+func (s *server) beginInside(p *program, done func(ended)) (main identity, err error) {
+	failed := inside(p.mounts, p.join, func() { main, err = s.begin(p, done) })
 	if failed != nil {
-		return 0, fmt.Errorf("enter the container: %w", failed)
+		return main, fmt.Errorf("enter the container: %w", failed)
 	}
-	return pid, err
-}
-
-// inMounts calls do on a thread that is in another mount namespace.
-func inMounts(namespace string, do func()) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		own, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			result <- err
-			return
-		}
-		defer unix.Close(own)
-		if err := rootfs.Join(namespace); err != nil {
-			result <- err
-			return
-		}
-		do()
-		err = unix.Setns(own, unix.CLONE_NEWNS)
-		result <- nil
-		if err != nil { // the thread must not do anything else, nor end: what it started would be killed
-			log.Print("a thread cannot leave a container: ", err)
-			select {}
-		}
-	}()
-	return <-result
+	return main, err
 }

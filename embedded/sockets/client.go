@@ -65,7 +65,7 @@ func RunClient(slot int, resolv string, argv []string) (int, error) {
 		}
 		return 128, err
 	}
-	go forward(signals, cmd.Process.Pid)
+	go forward(signals, cmd.Process)
 	return reap(cmd.Process.Pid)
 }
 
@@ -79,14 +79,14 @@ func temporary(text string) (string, error) {
 }
 
 // forward passes signals on. Those of the terminal's keys reach the program anyhow, because it is in our process group.
-func forward(signals <-chan os.Signal, pid int) {
+func forward(signals <-chan os.Signal, program *os.Process) {
 	_, err := unix.IoctlGetTermios(0, unix.TCGETS)
 	terminal := err == nil
 	for s := range signals {
 		if terminal && (s == syscall.SIGINT || s == syscall.SIGQUIT) {
 			continue
 		}
-		_ = unix.Kill(pid, s.(syscall.Signal))
+		_ = program.Signal(s) // by its pidfd: its number may be another's when it was waited for
 	}
 }
 

@@ -53,6 +53,12 @@ func become(conn *os.File) *StartError {
 		return &StartError{128, "init: " + err.Error()}
 	}
 	spec := wire.spec()
+	if spec.Keep != nil {
+		return keep(conn, stream, wire)
+	}
+	if spec.OOMScore != nil { // a lower one than ours is refused to a plain user, and stays ours
+		_ = os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*spec.OOMScore)), 0)
+	}
 	if spec.Rootfs != nil {
 		if err := EnterRootfs(spec.Rootfs); err != nil {
 			return &StartError{128, err.Error()}
@@ -80,6 +86,9 @@ func become(conn *os.File) *StartError {
 		if failure := handOver(conn, stream); failure != nil {
 			return failure
 		}
+	}
+	if spec.Processes > 0 { // last, as this program's own threads count
+		_ = unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: spec.Processes, Max: spec.Processes})
 	}
 	return execError(spec.Argv[0], unix.Exec(path, spec.Argv, spec.Env))
 }

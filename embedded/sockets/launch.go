@@ -23,6 +23,13 @@ type Spec struct {
 	Dir    string          `json:"dir"`
 	Rootfs json.RawMessage `json:"rootfs,omitempty"` // for EnterRootfs; nil means the host's file system as it is
 	Plain  bool            `json:"plain,omitempty"`  // no filter: the program uses the host's network
+	Keep   *Keep           `json:"keep,omitempty"`   // a keeper for the program; nil for none
+	// OOMScore is how the kernel is to rate the program when memory runs out; one below the starter's is only root's to give.
+	OOMScore *int `json:"oom_score,omitempty"`
+	// Processes bounds the processes and threads of the user in the program's user namespace (RLIMIT_NPROC); 0 is no bound.
+	Processes uint64 `json:"processes,omitempty"`
+	// Prepare is called with the new process before anything is done in it.
+	Prepare func(pid int) error `json:"-"`
 }
 
 // StartError says why a program did not start, with the exit code a shell would give.
@@ -80,37 +87,63 @@ func (s *Supervisor) start(cmd *exec.Cmd, spec wireSpec) error {
 	if err := s.policy.check(); err != nil && !spec.Plain {
 		return &StartError{128, err.Error()}
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return &StartError{128, "socketpair: " + err.Error()}
-	}
-	_ = unix.SetNonblock(pair[0], true) // so that its reads can have a deadline
-	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "init")
-	defer ours.Close()
-	cmd.Path = "/proc/self/exe"
-	cmd.Args = []string{initName, "init", strconv.Itoa(3 + len(cmd.ExtraFiles))}
-	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
-	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off"}
-	cmd.Dir = ""
-	err = cmd.Start()
-	theirs.Close()
+	ours, err := launch(cmd, spec.Keep)
 	if err != nil {
 		return &StartError{128, err.Error()}
 	}
-	spec.Argv, spec.Env = bytesOf(spec.Spec.Argv), bytesOf(spec.Spec.Env)
-	_ = ours.SetDeadline(time.Now().Add(startLimit))
-	if err := s.follow(ours, cmd.Process.Pid, spec); err != nil {
+	defer ours.Close()
+	if spec.Prepare != nil {
+		err = spec.Prepare(cmd.Process.Pid)
+	}
+	if err == nil {
+		err = converse(ours, cmd.Process.Pid, spec, func(listener int) error {
+			go serve(listener, s.policy)
+			return nil
+		})
+	}
+	if err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		return err
+		var failure *StartError
+		if !errors.As(err, &failure) {
+			failure = &StartError{128, "init: " + err.Error()}
+		}
+		return failure
 	}
 	return nil
 }
 
-// follow sends the spec, takes the listener, and waits for the exec, at which the child's end closes.
-func (s *Supervisor) follow(conn *os.File, pid int, spec wireSpec) error {
+// launch starts this program again, as the one that becomes another. Our end of the conversation with it is returned.
+func launch(cmd *exec.Cmd, keep *Keep) (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	_ = unix.SetNonblock(pair[0], true) // so that its reads can have a deadline
+	ours, theirs := os.NewFile(uintptr(pair[0]), "init"), os.NewFile(uintptr(pair[1]), "init")
+	cmd.Path = "/proc/self/exe"
+	cmd.Args = []string{initName, "init", strconv.Itoa(3 + len(cmd.ExtraFiles))}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off"}
+	if keep != nil {
+		cmd.Env = append(cmd.Env, keep.Env...)
+	}
+	cmd.Dir = ""
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return ours, nil
+}
+
+// converse sends the spec, hands over the listener, and waits for the exec, at which the child's end closes.
+func converse(conn *os.File, pid int, spec wireSpec, handOver func(listener int) error) error {
+	spec.Argv, spec.Env = bytesOf(spec.Spec.Argv), bytesOf(spec.Spec.Env)
+	_ = conn.SetDeadline(time.Now().Add(startLimit))
 	if err := json.NewEncoder(conn).Encode(spec); err != nil {
-		return &StartError{128, "init: " + err.Error()}
+		return fmt.Errorf("init: %w", err)
 	}
 	replies := bufio.NewReader(conn)
 	for {
@@ -119,7 +152,7 @@ func (s *Supervisor) follow(conn *os.File, pid int, spec wireSpec) error {
 		case errors.Is(err, io.EOF):
 			return nil // closed by exec
 		case err != nil:
-			return &StartError{128, "init: " + err.Error()}
+			return fmt.Errorf("init: %w", err)
 		}
 		number, ok := strings.CutPrefix(strings.TrimSpace(line), "listener ")
 		if !ok {
@@ -129,11 +162,13 @@ func (s *Supervisor) follow(conn *os.File, pid int, spec wireSpec) error {
 		}
 		listener, err := take(pid, number)
 		if err != nil {
-			return &StartError{128, err.Error()}
+			return err
 		}
-		go serve(listener, s.policy)
+		if err := handOver(listener); err != nil {
+			return err
+		}
 		if _, err := conn.WriteString("go\n"); err != nil {
-			return &StartError{128, "init: " + err.Error()}
+			return fmt.Errorf("init: %w", err)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 import pytest
 
@@ -144,6 +145,29 @@ def test_graceful_end(space: Namespace) -> None:
     )
     space.apply(python_pod("polite", program, terminationGracePeriodSeconds=20))
     space.ready("polite")
+    follow = follow_log(space, "polite")
+    assert follow.stdout and follow.stdout.readline().strip() == "up"
+    space.kubectl("delete", "pod", "polite", "--timeout=40s")
+    assert "in good order" in follow.communicate(timeout=30)[0]
+
+
+@behaviour("A program without a handler for SIGTERM goes on until its grace period is over")
+def test_the_first_process_ignores(space: Namespace) -> None:
+    program = (
+        "import time\nprint('up', flush=True)\nwhile True: time.sleep(0.2); print(time.time(), flush=True)"
+    )
+    space.apply(python_pod("deaf", program, terminationGracePeriodSeconds=5))
+    space.ready("deaf")
+    follow = follow_log(space, "deaf")
+    assert follow.stdout and follow.stdout.readline().strip() == "up"
+    begin = time.time()
+    space.kubectl("delete", "pod", "deaf", "--timeout=60s")
+    last = max(float(line) for line in follow.communicate(timeout=30)[0].splitlines() if line[:1].isdigit())
+    assert last - begin > 3, f"it ended {last - begin:.1f} s after its deletion began"
+
+
+def follow_log(space: Namespace, name: str) -> subprocess.Popen[str]:
+    """`kubectl logs -f` of a pod."""
     argv = [
         str(kubectl()),
         "--kubeconfig",
@@ -152,12 +176,9 @@ def test_graceful_end(space: Namespace) -> None:
         space.name,
         "logs",
         "-f",
-        "polite",
+        name,
     ]
-    follow = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    assert follow.stdout and follow.stdout.readline().strip() == "up"
-    space.kubectl("delete", "pod", "polite", "--timeout=40s")
-    assert "in good order" in follow.communicate(timeout=30)[0]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
 @behaviour("An image that is not there leaves a pod in ImagePullBackOff")

@@ -24,7 +24,7 @@ func runNode(_ string, args []string) error {
 	return node.Run(options, func(o *node.Options) (node.Runtime, error) {
 		return runtime.New(runtime.Config{
 			NodeDir: filepath.Dir(o.PodsDir), ImagesDir: o.ImagesDir, ShimPath: o.Shim,
-			PodPrefix: o.PodCIDR, NodeAddress: o.NodeIP, NodeName: o.Name,
+			PodPrefix: o.PodCIDR, NodeAddress: o.NodeIP, NodeName: o.Name, PodProcesses: o.PodProcesses,
 			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		})
 	})

@@ -28,6 +28,10 @@ func main() {
 	args := os.Args[2:]
 	sockets.EnterRootfs = rootfs.Enter
 	switch os.Args[1] {
+	case "pause":
+		shim.Pause(args)
+	case "try-pids":
+		shim.TryPids()
 	case "pod":
 		if err := shim.Main(args); err != nil {
 			fail(1, err)
