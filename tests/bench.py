@@ -285,6 +285,10 @@ def bench_load(report: Report) -> None:
         "load generator, latency p50 and p99 of an empty server, ms",
         f"{summary.p50_ms:.1f} and {summary.p99_ms:.1f}",
     )
+    report.add(
+        "load generator, its own part at p99: sent late, and answers unread, ms",
+        f"{summary.lag_p99_ms:.1f} and {summary.unread_p99_ms:.1f}",
+    )
 
 
 def bench_hpa(report: Report) -> None:
