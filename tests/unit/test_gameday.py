@@ -22,7 +22,7 @@ from labkit.gameday.efficiency import efficiency, needed_replicas
 from labkit.gameday.engine import AGAIN_S, TRIES, Engine, Operator
 from labkit.gameday.faults.bad_deploy import RELEASES
 from labkit.gameday.faults.base import Fault, Sign
-from labkit.gameday.game import customers
+from labkit.gameday.game import TIMEOUT_S, customers
 from labkit.gameday.outcome import SIGNS, STRIKES, outcomes, suffering
 from labkit.gameday.reflect import reflect
 from labkit.gameday.report import Report
@@ -468,11 +468,13 @@ def test_requests_that_hang_when_the_shift_ends_are_bad() -> None:
     """A release that hangs at the end: the customers' open requests count against the shop."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        traffic = load.start(customers(url), load.constant(20, 30), spacing="uniform", timeout_s=2.5)
+        profile = load.constant(20, 30)
+        traffic = load.start(customers(url), profile, spacing="uniform", timeout_s=TIMEOUT_S)
         time.sleep(1.0)
-        requests = traffic.stop().requests
-    level = availability(judge(requests, OBJECTIVE), OBJECTIVE)
-    assert level.requests == level.bad > 0
+        result = traffic.stop()
+    level = availability(judge(result.requests, OBJECTIVE), OBJECTIVE)
+    sent = (profile.arrivals("uniform") < result.profile.duration_s).sum()
+    assert level.requests == level.bad == sent > 0
 
 
 def test_what_the_generator_could_not_send_is_no_open_request() -> None:
