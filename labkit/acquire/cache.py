@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from labkit.acquire.build import Progress, build, span
 from labkit.acquire.download import Unpublished, archive_name, fetch, release_url
 from labkit.acquire.sources import PROGRAMS, source_key, sources, target
 from labkit.errors import AcquireError, MachineError
+from labkit.locks import alone
 from labkit.tools import cache_dir, find_go, go
 from labkit.versions import versions
 
@@ -242,17 +242,12 @@ def _locked(progress: Progress) -> Iterator[None]:
     """One process at a time acquires; the lock ends with the process that holds it."""
     root = _root()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    deadline = time.monotonic() + 3600
-    with (root / "lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise AcquireError(f"Another process has held {root / 'lock'} for an hour.") from None
-                progress("another labkit process is building; waiting for it", None)
-                time.sleep(0.5)
+    with alone(
+        root / "lock",
+        3600,
+        lambda: AcquireError(f"Another process has held {root / 'lock'} for an hour."),
+        lambda: progress("another labkit process is building; waiting for it", None),
+    ):
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 import shutil
@@ -15,6 +14,7 @@ from labkit.acquire.build import Progress, build
 from labkit.acquire.published import published
 from labkit.acquire.sources import FLAGS, link_flags, sources, target
 from labkit.errors import AcquireError
+from labkit.locks import alone
 from labkit.tools import cache_dir, go
 from labkit.versions import Program, versions
 
@@ -91,9 +91,13 @@ def _make(names: list[str], progress: Progress) -> None:
     root = cache_dir() / "programs"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     module = known[names[0]].module.replace(".", "embedded")
-    with (root / f"lock-{module}").open("w") as lock:
-        progress("waiting for another build", None)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = root / f"lock-{module}"
+    with alone(
+        lock,
+        3600,
+        lambda: AcquireError(f"Another process has held {lock} for an hour."),
+        lambda: progress("waiting for another build", None),
+    ):
         missing = [name for name in names if not _file(name, known[name]).is_file()]
         missing = [name for name in missing if not _downloaded(name, known[name], progress)]
         if missing:
