@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from labkit.errors import LabkitError
 from labkit.load import Running
 from labkit.record import Recorder
 from labkit.record.facts import Facts
@@ -165,12 +167,17 @@ class Dashboard:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._widget: Any = None
+        self._error: Exception | None = None
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.stop()
+        except Exception:
+            if kind is None:  # else the block's own error tells more
+                raise
 
     def start(self) -> Self:
         """Show it, and keep it up to date in the background."""
@@ -188,11 +195,17 @@ class Dashboard:
         return self
 
     def stop(self) -> None:
-        """Show the last state and end; safe to call twice."""
+        """Show the last state and end; safe to call twice.
+
+        Raises:
+            Exception: what went wrong while showing, `rows` included; a LabkitError is only shown.
+        """
         if self._thread is not None and not self._stop.is_set():
             self._stop.set()
             self._thread.join(5)
-            self._show()
+            self._refresh()
+            if self._error is not None:
+                raise self._error
 
     def tell(self) -> None:
         """Print the present state as a line, unless a widget shows it anyway."""
@@ -206,9 +219,25 @@ class Dashboard:
         lines = 0
         begin = time.monotonic()
         while not self._stop.is_set() and (self.live or lines < _MAX_LINES):
-            self._show()
+            self._refresh()
             lines += 1
             self._stop.wait(max(0.05, begin + lines * self._every_s - time.monotonic()))
+
+    def _refresh(self) -> None:
+        """Show the present state, or what keeps it from being shown; the next time may be better."""
+        try:
+            self._show()
+        except Exception as error:
+            if not isinstance(error, LabkitError):
+                self._error = self._error or error
+            with suppress(OSError, ValueError):  # nowhere left to write to
+                self._say(f"The dashboard cannot show the present state: {type(error).__name__}: {error}")
+
+    def _say(self, text: str) -> None:
+        if self._widget is not None:
+            self._widget.value = f"<p>{html.escape(text)}</p>"
+        else:
+            print(text, flush=True)
 
     def _show(self) -> None:
         if self._widget is not None:

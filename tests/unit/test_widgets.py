@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from labkit import widgets
+from labkit.errors import KubeError
 from labkit.load import LoadResult, constant
 from labkit.load.result import frame_of
 from labkit.record.facts import hpa, node, pod
@@ -110,3 +112,65 @@ def test_more_rows_are_shown_and_a_line_comes_only_when_asked_for(capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.endswith("| customers: 99 % <good>") for line in lines)
     assert "99 % &lt;good&gt;" in widgets.as_html(board._view())
+
+
+class Broken:
+    """Rows that cannot be had, once."""
+
+    def __init__(self, error: Exception) -> None:
+        self.errors = [error]
+
+    def __call__(self) -> list[tuple[str, str]]:
+        if self.errors:
+            raise self.errors.pop()
+        return [("customers", "fine again")]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_error_is_shown_and_does_not_end_the_dashboard(
+    live: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Broken(KubeError("the API <server> is away"))
+    board = widgets.Dashboard(Recorder(), live=False, text_every_s=0.2, rows=rows)  # type: ignore[arg-type]
+    if live:
+        board.live, board._widget = True, SimpleNamespace(value="")
+        board._refresh()
+        assert "the API &lt;server&gt; is away" in board._widget.value
+        board._refresh()
+        assert "fine again" in board._widget.value
+        return
+    board.start()
+    said = ""
+    end = time.monotonic() + 20
+    while "fine again" not in said and time.monotonic() < end:
+        said += capsys.readouterr().out
+        time.sleep(0.05)
+    board.stop()
+    assert "KubeError: the API <server> is away" in said and "fine again" in said
+
+
+def test_a_bug_in_the_dashboards_thread_is_raised_by_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = Broken(ZeroDivisionError("division by zero"))
+    with (
+        pytest.raises(ZeroDivisionError),
+        widgets.Dashboard(
+            Recorder(),
+            live=False,
+            text_every_s=60,
+            rows=rows,  # type: ignore[arg-type]
+        ) as board,
+    ):
+        end = time.monotonic() + 20
+        while board._error is None and time.monotonic() < end:
+            time.sleep(0.05)
+    assert "ZeroDivisionError" in capsys.readouterr().out
+    with (
+        pytest.raises(LookupError),
+        widgets.Dashboard(
+            Recorder(),
+            live=False,
+            text_every_s=60,
+            rows=Broken(ValueError("x")),  # type: ignore[arg-type]
+        ),
+    ):
+        raise LookupError("the block's own")
