@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
+import nbformat
 import papermill  # type: ignore[import-untyped]
 from nbformat import NotebookNode
-from papermill.exceptions import PapermillExecutionError  # type: ignore[import-untyped]
+from papermill.engines import papermill_engines  # type: ignore[import-untyped]
+from papermill.iorw import write_ipynb  # type: ignore[import-untyped]
 
 from labkit.checks import find
 from labkit.checks.core import MIME
-from labkit.errors import ConfigError
+from labkit.errors import ConfigError, LabError
 from labkit.labs.kernel import ENGINE
 from labkit.labs.metadata import Lab, check_id_of, read_notebook, tags
 
@@ -127,7 +130,7 @@ def execute(
             for which it waited, which count neither as the lab's nor against its limit.
 
     Returns:
-        The run; a failing cell is no exception but a `failure`.
+        The run; a failing cell is no exception but a `failure`, and so is a kernel that cannot be had.
     """
     started, waited_s = time.monotonic(), 0.0
     first, last = lab.alone or ("", "")
@@ -155,23 +158,41 @@ def execute(
             waited_s += alone(False)
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    error: str = ""
+    failure: Failure | None = None
     try:
-        papermill.execute_notebook(
-            str(lab.path), str(output), parameters,
+        # A copy in which every cell has an id; papermill reads what it executes from a file.
+        nbformat.write(read_notebook(lab.path), output)  # type: ignore[no-untyped-call]
+        notebook = papermill.execute_notebook(
+            str(output), str(output), parameters, prepare_only=True,
             engine_name=ENGINE, kernel_name="python3", language="python", progress_bar=False,
+        )  # fmt: skip
+        papermill_engines.execute_notebook_with_engine(
+            ENGINE, notebook, "python3", output_path=str(output), progress_bar=False,
             limit_of=limit_of, on_begin=begins, on_cell=told, proving=proves, folder=lab.path.parent,
         )  # fmt: skip
-    except PapermillExecutionError as failed:
-        error = f"{failed.ename}: {failed.evalue}"
-    run = _read_run(lab, output, error)
+        write_ipynb(notebook, str(output))
+    except (
+        Exception
+    ) as error:  # no kernel, an output that cannot be stored, …: it is this lab's failure alone
+        failure = Failure("", "", f"{type(error).__name__}: {error}", "".join(format_exception(error)))
+    run = read_run(lab, output, failure)
     run.seconds = time.monotonic() - started - waited_s
     return run
 
 
-def _read_run(lab: Lab, output: Path, error: str) -> LabRun:
-    notebook = read_notebook(output)
-    run = LabRun(lab, "failed" if error else "passed", notebook=output)
+def read_run(lab: Lab, output: Path, failure: Failure | None = None) -> LabRun:
+    """What an executed notebook tells of its run.
+
+    Args:
+        failure: what ended the run, where no cell did.
+    """
+    try:
+        notebook = read_notebook(output)
+    except LabError:
+        notebook = read_notebook(lab.path)
+        run = LabRun(lab, "failed")
+    else:
+        run = LabRun(lab, "passed", notebook=output)
     run.cells = sum(
         1 for c in notebook.cells if c.get("execution_count") and "injected-parameters" not in tags(c)
     )
@@ -184,9 +205,10 @@ def _read_run(lab: Lab, output: Path, error: str) -> LabRun:
         proof = cell.metadata.get("labkit", {}).get("proof")
         if proof is not None:
             run.proofs.append(ProofRecord(check_id, bool(proof["fails"]), str(proof["said"])))
-    if error:
-        run.failure = _failure(notebook, error)
-        run.reason = run.failure.error.splitlines()[0]
+    run.failure = _failure(notebook) or failure
+    if run.failure:
+        run.state = "failed"
+        run.reason = next(iter(run.failure.error.splitlines()), "It failed.")
     elif not all(proof.fails for proof in run.proofs):
         run.state = "failed"
         run.reason = "A check passes before its step: " + ", ".join(p.id for p in run.proofs if not p.fails)
@@ -221,20 +243,21 @@ def _title(check_id: str) -> str:
         return check_id
 
 
-def _failure(notebook: NotebookNode, error: str) -> Failure:
+def _failure(notebook: NotebookNode) -> Failure | None:
+    """The cell that stopped the run, or None. An error of a cell tagged `raises-exception` stops nothing."""
     for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        noted = cell.metadata.get("labkit", {})
-        failing = [o for o in cell.get("outputs", []) if o.output_type == "error"]
-        if not failing and not noted.get("died") and not cell.metadata.get("papermill", {}).get("exception"):
-            continue
-        text = "\n".join(failing[0].traceback) if failing else ""
-        if "ended_after_s" in noted:
-            error = f"The cell was still running after {noted['ended_after_s']:.0f} s, its limit."
-        elif "exit_code" in noted:
-            error = f"The cell's command failed with exit code {noted['exit_code']}."
-        elif noted.get("died"):
-            error = "The kernel died."
-        return Failure(cell.id, cell.source, _ANSI.sub("", error).strip(), _ANSI.sub("", text).strip())
-    return Failure("", "", error, "")
+        if cell.metadata.get("papermill", {}).get("exception"):
+            break
+    else:
+        return None
+    noted = cell.metadata.get("labkit", {})
+    failing = [o for o in cell.get("outputs", []) if o.output_type == "error"]
+    error = f"{failing[-1].ename}: {failing[-1].evalue}" if failing else "The cell failed without an error."
+    if "ended_after_s" in noted:
+        error = f"The cell was still running after {noted['ended_after_s']:.0f} s, its limit."
+    elif "exit_code" in noted:
+        error = f"The cell's command failed with exit code {noted['exit_code']}: {noted['command']}"
+    elif noted.get("died"):
+        error = "The kernel died."
+    text = "\n".join(failing[-1].traceback) if failing else ""
+    return Failure(cell.id, cell.source, _ANSI.sub("", error).strip(), _ANSI.sub("", text).strip())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient  # type: ignore[import-untyped]
 from papermill.engines import (  # type: ignore[import-untyped]
@@ -30,8 +30,11 @@ from papermill.engines import (  # type: ignore[import-untyped]
 from labkit.labs.metadata import steps_and_checks, tags
 
 ENGINE = "labkit"
+KERNEL = "labkit.labs.shell.LabKernel"
 GRACE_S = 15.0
 """A kernel that does not answer an interrupt is killed after that long."""
+_LONGEST_SOCKET = 100
+"""Bytes of a socket's path that every system takes, with the port that jupyter_client appends."""
 
 OnCell = Callable[[int, NotebookNode, float, bool], None]
 
@@ -42,18 +45,25 @@ class ThisInterpreter(KernelSpecManager):
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """The one spec there is."""
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv.append(f"--IPKernelApp.kernel_class={KERNEL}")
         return KernelSpec(argv=argv, display_name=kernel_name, language="python")
 
 
 @contextmanager
 def kernel_manager() -> Iterator[tuple[AsyncKernelManager, dict[str, str]]]:
-    """A kernel manager with sockets in a private directory, and the environment its kernel gets."""
-    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+    """A kernel manager with sockets in a private directory, and the environment its kernel gets.
+
+    Where the directory's path is too long for sockets, they are loopback ports: what they take is signed
+    with a key that only the private directory holds.
+    """
+    with tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True) as folder:
+        path = str(Path(folder) / "k")
+        fits = len(os.fsencode(path)) <= _LONGEST_SOCKET
         manager = AsyncKernelManager(
             kernel_name="python3",
             kernel_spec_manager=ThisInterpreter(),
-            transport="ipc",
-            ip=str(Path(folder) / "k"),
+            transport="ipc" if fits else "tcp",
+            ip=path if fits else "127.0.0.1",
             connection_file=str(Path(folder) / "kernel.json"),
         )
         beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -109,17 +119,19 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         pairs = steps_and_checks(self.nb)
         for index, cell in enumerate(self.nb.cells):
             self.on_begin(cell)
-            if index in pairs and self.proving(self.nb.cells[pairs[index]]):
-                self._prove(self.nb.cells[pairs[index]])
-            started, ok = time.monotonic(), False
+            check = pairs.get(index)
+            if check is not None and self.proving(self.nb.cells[check]) and not self._prove(check):
+                return
+            started, ok, late = time.monotonic(), False, list[float]()
             self.nb_man.cell_start(cell, index)
             try:
-                with self._limited(cell):
+                with self._limited(cell) as late:
                     self.execute_cell(cell, index)
                 # IPython's `!command` fails without an error, and swallows the interrupt of the limit.
-                self._judge_shell(cell)
-                noted = cell.metadata.get("labkit", {})
-                ok = not {"ended_after_s", "exit_code"} & set(noted)
+                failed = self._failed_commands() if cell.cell_type == "code" else []
+                if failed and not {"may-fail", "raises-exception"} & tags(cell):
+                    _note(cell, command=failed[0][0], exit_code=failed[0][1])
+                ok = not late and "exit_code" not in cell.metadata.get("labkit", {})
                 if not ok:
                     self.nb_man.cell_exception(cell, cell_index=index)
                     return
@@ -131,17 +143,22 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
                 _note(cell, died=True)
                 return
             finally:
+                if late:
+                    _note(cell, ended_after_s=late[0])
                 self.nb_man.cell_complete(cell, cell_index=index)
                 if cell.cell_type == "code":
                     self.on_cell(index, cell, time.monotonic() - started, ok)
 
     @contextmanager
-    def _limited(self, cell: NotebookNode) -> Iterator[None]:
-        """Interrupt the cell when its time is over, and kill the kernel when that does not help."""
-        manager, limit = self.km, self.limit_of(cell)
+    def _limited(self, cell: NotebookNode) -> Iterator[list[float]]:
+        """Interrupt the cell when its time is over, and kill the kernel when that does not help.
+
+        Gives a list that then holds the limit in seconds.
+        """
+        manager, limit, late = self.km, self.limit_of(cell), list[float]()
 
         def interrupt() -> None:
-            _note(cell, ended_after_s=round(limit, 1))
+            late.append(round(limit, 1))
             kill_kernel(manager, signal.SIGINT)
 
         timers = [
@@ -152,18 +169,15 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
             timer.daemon = True
             timer.start()
         try:
-            yield
+            yield late
         finally:
             for timer in timers:
                 timer.cancel()
 
-    def _judge_shell(self, cell: NotebookNode) -> None:
-        """Note a cell whose last `!command` failed, unless its tag says that it may."""
-        if cell.cell_type != "code" or not re.search(r"^\s*!", cell.source, re.MULTILINE):
-            return
-        code = self._value("get_ipython().user_ns.get('_exit_code', 0)")
-        if code not in (None, "0") and "may-fail" not in tags(cell):
-            _note(cell, exit_code=code)
+    def _failed_commands(self) -> list[tuple[str, int]]:
+        """The commands of the cell that failed, `!command` and `x = !command`, with their exit codes."""
+        shown = self._value("get_ipython().take_failed()")
+        return list(ast.literal_eval(shown)) if shown else []
 
     def _value(self, expression: str, code: str = "") -> str | None:
         """The repr of an expression in the kernel, after some code; None when either fails."""
@@ -173,17 +187,33 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         shown = content.get("user_expressions", {}).get("value", {}).get("data", {}).get("text/plain")
         return None if shown is None else str(shown)
 
-    def _prove(self, check_cell: NotebookNode) -> None:
-        """Run the check before its step; what came of it is noted in the check's cell."""
+    def _prove(self, index: int) -> bool:
+        """Run the check of a cell before its step, and note what came of it; False when the kernel died."""
+        cell = self.nb.cells[index]
         code = (
             "from labkit.checks import prove as _labkit_prove\n"
-            f"_labkit_proof = _labkit_prove({check_cell.source!r}, globals())"
+            f"_labkit_proof = _labkit_prove({cell.source!r}, globals())"
         )
-        with self._limited(check_cell):
-            shown = self._value("_labkit_proof", code)
-        failed = {"fails": False, "said": "the proof could not be carried out"}
-        proof = failed if shown is None else ast.literal_eval(shown)
-        _note(check_cell, proof=proof)
+        shown, said, late = None, "the proof could not be carried out", list[float]()
+        try:
+            with self._limited(cell) as late:
+                shown = self._value("_labkit_proof", code)
+        except DeadKernelError:
+            said = "the kernel died while the check ran before its step"
+        if late:
+            said = f"the check was still running after {late[0]:.0f} s, its limit"
+        proof = {"fails": False, "said": said} if late or shown is None else ast.literal_eval(shown)
+        _note(cell, proof=proof)
+        if self._alive():
+            return True
+        _note(cell, died=True)
+        self.nb_man.cell_start(cell, index)
+        self.nb_man.cell_exception(cell, cell_index=index)
+        self.nb_man.cell_complete(cell, cell_index=index)
+        return False
+
+    def _alive(self) -> bool:
+        return bool(run_sync(self.km.is_alive)())
 
 
 def _note(cell: NotebookNode, **facts: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import jsonschema
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.errors import LabError
+from labkit.errors import ConfigError, LabError
 
 PROVIDERS = ("embedded", "kind", "existing")
 SPEEDS = ("class", "ci")
@@ -73,6 +74,10 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+class NoSuchLab(LabError, ConfigError):
+    """A lab, or the folder with the labs, was named that is not there."""
+
+
 @dataclass(frozen=True)
 class Lab:
     """A lab and what its notebook says about itself.
@@ -121,32 +126,43 @@ def notebooks_dir(given: Path | None = None) -> Path:
     """The folder with the labs: the given one, ./notebooks, or the one beside labkit's checkout.
 
     Raises:
-        LabError: none of them is a folder.
+        NoSuchLab: none of them is a folder.
     """
     candidates = [given] if given else [Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"]
     for folder in candidates:
         if folder.is_dir():
             return folder.resolve()
-    raise LabError(
+    raise NoSuchLab(
         f"No folder of labs: {', '.join(map(str, candidates))}.",
         "Run it in labkit's checkout, or name the folder with --notebooks.",
     )
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """Read a notebook of format 4.
+    """Read a notebook of format 4; cells that are stored without an id get one by their place.
 
     Raises:
         LabError: the file is missing or is no valid notebook.
     """
     try:
-        notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        text = path.read_text(encoding="utf-8")
+        notebook: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        _name_cells(notebook, json.loads(text))
         nbformat.validate(notebook)
     except FileNotFoundError:
         raise LabError(f"There is no notebook {path}.") from None
     except (OSError, ValueError, AttributeError, KeyError, TypeError, nbformat.ValidationError) as error:
         raise LabError(f"{path} is no valid notebook: {error}", "Save it again in JupyterLab.") from error
     return notebook
+
+
+def _name_cells(notebook: NotebookNode, stored: dict[str, Any]) -> None:
+    """Give cells that are stored without an id one that is the same each time the notebook is read."""
+    ids = [cell.get("id") for cell in stored.get("cells", [])]
+    for n, cell in enumerate(notebook.cells):
+        if n >= len(ids) or not ids[n]:
+            cell["id"] = next(name for more in ("", "-x", "-y") if (name := f"cell-{n + 1}{more}") not in ids)
+            notebook["nbformat_minor"] = max(5, notebook.get("nbformat_minor", 5))
 
 
 def load_lab(path: Path) -> Lab:
@@ -198,11 +214,12 @@ def find_labs(folder: Path, wanted: list[str] | None = None) -> list[Lab]:
         wanted: numbers ("08", "8") or names ("08-autoscaling"); [] or None for all.
 
     Raises:
-        LabError: none there, one unknown, or two of one number.
+        NoSuchLab: none there, or one unknown.
+        LabError: two have one number, or one is no valid lab.
     """
     labs = [load_lab(path) for path in sorted(folder.glob("[0-9][0-9]-*.ipynb"))]
     if not labs:
-        raise LabError(f"There is no lab in {folder}.", "Labs are notebooks named NN-words.ipynb.")
+        raise NoSuchLab(f"There is no lab in {folder}.", "Labs are notebooks named NN-words.ipynb.")
     by_number = {lab.number: lab for lab in labs}
     if len(by_number) != len(labs):
         raise LabError(f"Two labs in {folder} have the same number.")
@@ -213,7 +230,7 @@ def find_labs(folder: Path, wanted: list[str] | None = None) -> list[Lab]:
         match = re.fullmatch(r"(\d{1,2})(-.*)?", Path(word).name.removesuffix(".ipynb"))
         lab = by_number.get(match[1].zfill(2)) if match else None
         if lab is None or (match and match[2] and not lab.name.startswith(match[1].zfill(2) + match[2])):
-            raise LabError(f"There is no lab {word!r}.", f"Labs: {', '.join(one.name for one in labs)}.")
+            raise NoSuchLab(f"There is no lab {word!r}.", f"Labs: {', '.join(one.name for one in labs)}.")
         chosen[lab.number] = lab
     return [chosen[number] for number in sorted(chosen)]
 

@@ -66,7 +66,8 @@ def write_page(lab: Lab, executed: Path, target: Path, about: str, stopped_at: s
         "metadata": {"name": lab.name, "path": str(executed.parent)},
     }
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
-    target.write_text(re.sub(r"\n{3,}", "\n\n", body))
+    text = re.sub(r"\n{3,}", "\n\n", body)
+    target.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _fit(output: NotebookNode) -> NotebookNode:
@@ -84,6 +85,8 @@ def extract_figures(lab: Lab, executed: Path, folder: Path) -> list[Figure]:
         for n, encoded in enumerate(pictures, 1):
             suffix = f"-{n}" if len(pictures) > 1 else ""
             path = folder / f"{lab.number}-{cell.id}{suffix}.png"
+            while path.exists():  # somebody's own, as those of the last run have been removed
+                path = path.with_stem(f"{path.stem}-x")
             path.write_bytes(base64.b64decode(encoded))
             caption = cell.metadata.get("labkit", {}).get("figure") or cell.id.replace("-", " ")
             figures.append(Figure(path, caption))

@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from labkit.errors import LabkitError
-from labkit.labs.execute import CellDone, LabRun, execute
+from labkit.errors import LabError, LabkitError
+from labkit.labs.execute import CellDone, Failure, LabRun, execute, read_run
 from labkit.labs.metadata import Lab
 from labkit.labs.report import Run, machine_facts, prepare, write_report
 from labkit.labs.turns import Turn, turn
+
+_INTERRUPTED = Failure("", "", "It was interrupted.", "")
 
 
 class Site(Protocol):
@@ -82,35 +84,67 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
     A lab is skipped when it cannot run on the provider or on this cluster, or when a lab it needs failed.
 
     Raises:
+        ConfigError: another run uses the cluster, or the report's folder holds files of somebody else.
         LabkitError: the cluster of an earlier run cannot be removed, or an existing one not be reached.
         OSError: the report's folder cannot be written.
     """
     listener = listener or Listener()
-    prepare(options.report)
     started = time.monotonic()
     run = Run(options.provider, options.speed, datetime.now().astimezone())
     with _reserved(site, options):
+        prepare(options.report, labs)
         try:
             for lab in labs:
-                reason = skip_reason(lab, options.provider, run.labs, site)
-                if reason:
-                    run.labs.append(LabRun(lab, "skipped", reason=reason))
-                else:
-                    run.labs.append(LabRun(lab, "failed", reason="It was interrupted."))
-                    run.labs[-1] = _in_turn(lab, False, options, site, listener)
-                    if run.labs[-1].state == "failed" and options.second_try:
-                        run.labs[-1] = _again(run.labs[-1], options, site, listener)
-                listener.lab_ended(run.labs[-1])
-                if run.labs[-1].state == "failed" and not options.keep_cluster:
-                    site.remove()
-            run.facts = {**_facts(site), **machine_facts()}
+                _next(lab, run, options, site, listener)
+            run.facts = _facts(site)
+        except BaseException as error:
+            run.trouble = _words(error)
+            raise
         finally:
-            if not options.keep_cluster:
-                site.remove()
-            run.seconds = time.monotonic() - started
-            run.facts = run.facts or machine_facts()
-            write_report(run, options.report)
+            _end(labs, run, options, site, started)
     return run
+
+
+def _next(lab: Lab, run: Run, options: Options, site: Site, listener: Listener) -> None:
+    """Run a lab, or note why not; what came of it is in the run even when this is interrupted."""
+    reason = skip_reason(lab, options.provider, run.labs, site)
+    if reason:
+        run.labs.append(LabRun(lab, "skipped", reason=reason))
+    else:
+        run.labs.append(LabRun(lab, "failed", reason=_INTERRUPTED.error, failure=_INTERRUPTED))
+        try:
+            run.labs[-1] = _in_turn(lab, False, options, site, listener)
+            if run.labs[-1].state == "failed" and options.second_try:
+                run.labs[-1] = _again(run.labs[-1], options, site, listener)
+        except BaseException:
+            with suppress(LabError, OSError):
+                run.labs[-1] = read_run(lab, _target(lab, options), _INTERRUPTED)
+            raise
+    listener.lab_ended(run.labs[-1])
+    if run.labs[-1].state == "failed" and not options.keep_cluster:
+        site.remove()
+
+
+def _end(labs: list[Lab], run: Run, options: Options, site: Site, started: float) -> None:
+    """Tidy up, and write the report whatever comes of that."""
+    late = f"The run ended before its turn. {run.trouble}".strip()
+    run.labs += [LabRun(lab, "skipped", reason=late) for lab in labs[len(run.labs) :]]
+    try:
+        if not options.keep_cluster:
+            site.remove()
+    except BaseException as error:
+        run.trouble = run.trouble or f"The cluster could not be removed: {_words(error)}"
+        raise
+    finally:
+        run.seconds = time.monotonic() - started
+        run.facts = {**run.facts, **machine_facts()}
+        write_report(run, options.report)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "The run was interrupted."
+    return error.message if isinstance(error, LabkitError) else f"{type(error).__name__}: {error}"
 
 
 def skip_reason(lab: Lab, provider: str, before: list[LabRun], site: Site) -> str:
@@ -144,18 +178,26 @@ def _run_one(lab: Lab, options: Options, site: Site, listener: Listener, mine: T
         "speed": options.speed,
         "cluster_name": options.cluster_name,
     }
-    target = options.report / "labs" / f"{lab.name}.ipynb"
     done = execute(
-        lab, target, parameters, proving=options.proving, on_cell=listener.cell_done, alone=mine.take
+        lab,
+        _target(lab, options),
+        parameters,
+        proving=options.proving,
+        on_cell=listener.cell_done,
+        alone=mine.take,
     )
     if done.failure:
-        with suppress(LabkitError):
+        with suppress(LabkitError, OSError):
             done.failure = replace(done.failure, events=tuple(site.warnings()))
     return done
 
 
+def _target(lab: Lab, options: Options) -> Path:
+    return options.report / "labs" / f"{lab.name}.ipynb"
+
+
 def _facts(site: Site) -> dict[str, str]:
-    with suppress(LabkitError):
+    with suppress(LabkitError, OSError):
         return site.facts()
     return {}
 
