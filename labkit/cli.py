@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import asdict
@@ -250,7 +251,7 @@ def _numbers(pairs: list[str]) -> dict[str, int]:
     options = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if not value.isdigit():
+        if not re.fullmatch("[0-9]{1,9}", value):
             raise ConfigError(f"--option {pair!r} is not NAME=NUMBER.")
         options[name] = int(value)
     return options
@@ -274,13 +275,19 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 def main() -> None:
     """Run the command; a labkit error is a message and exit code 1 (2 for a wrong argument).
 
+    So is a file that cannot be read or written: the system's words say which.
+
     Terminated or hung up, it cleans up as when it is interrupted from the keyboard.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
     except LabkitError as err:
         typer.echo(f"labkit: {err}", err=True)
         sys.exit(2 if isinstance(err, ConfigError) else 1)
@@ -290,5 +297,16 @@ def main() -> None:
             sys.exit(128 + _RECEIVED.get("signal", signal.SIGINT))
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(141)
+    except OSError as err:
+        _drop_output()
+        what = f"{err.filename}: " if err.filename is not None else ""
+        typer.echo(f"labkit: {what}{err.strerror or err or type(err).__name__}", err=True)
+        sys.exit(1)
+
+
+def _drop_output() -> None:
+    """Let what is still unwritten go nowhere, or Python would complain about it when it ends."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

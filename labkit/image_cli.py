@@ -11,7 +11,7 @@ import typer
 
 from labkit import images
 from labkit.cluster.providers import open_cluster
-from labkit.errors import ImageError
+from labkit.errors import ConfigError
 
 app = typer.Typer(
     help="Images of the embedded cluster, built from Dockerfiles without Docker.", no_args_is_help=True
@@ -38,11 +38,11 @@ def build(
     """Build an image from a Dockerfile."""
     pairs = [argument.partition("=") for argument in build_arg or []]
     if any(not equals for _, equals, _ in pairs):
-        raise ImageError("--build-arg needs NAME=VALUE.")
+        raise ConfigError("--build-arg needs NAME=VALUE.")
     args = {name: value for name, _, value in pairs}
     if cluster:
         if dockerfile:
-            raise ImageError("--file goes with images of the store only.", "Leave out --cluster or --file.")
+            raise ConfigError("--file goes with images of the store only.", "Leave out --cluster or --file.")
         image = open_cluster(cluster).build_image(path, tag, args)
         typer.echo(_json(image) if as_json else f"built {tag}: {image.short_digest}")
         return
@@ -90,7 +90,7 @@ def rm(
     """Remove images, with the files that no other image needs."""
     store = images.ImageStore()
     if not names and not untagged:
-        raise ImageError("Nothing to remove.", "Name images, or use --untagged.")
+        raise ConfigError("Nothing to remove.", "Name images, or use --untagged.")
     for name in names or []:
         typer.echo(f"removed {name} ({store.remove(name).short_digest})")
     if untagged:

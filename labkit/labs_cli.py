@@ -61,12 +61,14 @@ def run(
     # Execution needs papermill and nbconvert; `labkit --help` should not wait for them.
     from labkit.cluster.phases import shown
     from labkit.cluster.providers import provider_class
-    from labkit.labs.report import Run
+    from labkit.labs.report import Run, check_folder
     from labkit.labs.run import Options, run_labs
     from labkit.labs.site import ClusterSite
     from labkit.labs.times import record
 
     options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns, second_try)
+    check_folder(options.report, chosen)
+    _writable("--turns", turns)
     end_on_sigterm()
     site = ClusterSite(cluster, provider)
     if not all(lab.skip_reason(provider) for lab in chosen):
@@ -155,6 +157,14 @@ def failure_text(run: Any) -> str:
 def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{option} {value}: no such choice.", f"Choose one of {', '.join(choices)}.")
+
+
+def _writable(option: str, file: Path | None) -> None:
+    try:
+        if file is not None:
+            file.open("a").close()
+    except OSError as err:
+        raise ConfigError(f"{option} {file} cannot be written: {err.strerror}.") from err
 
 
 def _nice(path: Path) -> str:

@@ -55,6 +55,20 @@ def test_help_lists_the_commands() -> None:
         (("up", "-o", "workerz=3"), 2, "no option 'workerz'"),
         (("up", "--workers", "99"), 2, "0 to 62"),
         (("down", "lab", "--all"), 2, "Either a name or --all"),
+        (("up", "-o", "workers=²"), 2, "NAME=NUMBER"),
+        (("up", "-o", "workers=٣"), 2, "NAME=NUMBER"),
+        (("up", "-o", f"workers={'9' * 5000}"), 2, "NAME=NUMBER"),
+        (("image", "rm"), 2, "Nothing to remove"),
+        (("image", "build", ".", "-t", "x:v1", "--build-arg", "x"), 2, "needs NAME=VALUE"),
+        (("run", "77"), 2, "There is no lab '77'"),
+        (("run", "--notebooks", "/nowhere"), 2, "No folder of labs: /nowhere"),
+        (("run", "00", "--report", "/dev/null/reports"), 2, "cannot be written to /dev/null/reports"),
+        (("run", "00", "--turns", "/nowhere/turns"), 2, "--turns /nowhere/turns cannot be written"),
+        (("airgap", "list", "/nowhere"), 1, "/nowhere"),
+        (("hpa", "simulate", "/nowhere.yaml"), 1, "/nowhere.yaml"),
+        (("hpa", "simulate", "/nowhere.yaml", "--trace", "/nowhere.csv"), 1, "/nowhere.csv"),
+        (("hpa", "explain", "x", "--kubeconfig", "/nowhere"), 1, "/nowhere"),
+        (("image", "build", "/nowhere", "-t", "x:v1"), 1, "/nowhere"),
     ],
 )
 def test_wrong_use_is_one_message_and_an_exit_code(
@@ -63,6 +77,24 @@ def test_wrong_use_is_one_message_and_an_exit_code(
     done = labkit(*args, **empty)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert said in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_message(empty: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "labkit", "status", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, **empty},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "labkit: No space left on device\n")
+
+
+def test_a_file_that_cannot_be_read_is_one_message(empty: dict[str, str]) -> None:
+    folder = Path(empty["XDG_STATE_HOME"]) / "labkit/clusters/lab"
+    folder.mkdir(parents=True)
+    (folder / "existing.json").mkdir()  # unreadable for root as well
+    done = labkit("kubeconfig", **empty)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("labkit: ") and str(folder) in done.stderr
 
 
 def test_without_clusters_nothing_is_an_error(empty: dict[str, str]) -> None:
