@@ -132,12 +132,12 @@ type program struct {
 	keeper    *kept    // of the program, where it has no process namespace; nil for none
 }
 
-// begin starts a program under the pod's socket policy. Where the kernel or the sandbox around us has no socket filter, the
-// program runs without one.
+// begin starts a program under the pod's socket policy. When that fails the program does not run: without its filter it would
+// listen on the machine's own addresses. Whether filters work here was found out by `labkit up`, before there was any pod.
 func (s *server) begin(p *program, done func(ended)) (main identity, err error) {
 	c := p.container
 	spec := sockets.Spec{
-		Argv: p.argv, Env: c.spec.Env, Dir: c.spec.Dir, Plain: s.plain.Load(),
+		Argv: p.argv, Env: c.spec.Env, Dir: c.spec.Dir,
 		OOMScore: c.spec.OOMScore, Processes: s.processLimit(),
 	}
 	if p.plan != nil {
@@ -162,26 +162,10 @@ func (s *server) begin(p *program, done func(ended)) (main identity, err error) 
 		return pid, attempt.Process.Release()
 	}
 	_, err = s.reaper.start(start, done)
-	var failure *sockets.StartError
-	if errors.As(err, &failure) && failure.Code == 128 && !spec.Plain && s.noFilter() {
-		spec.Plain = true
-		_, err = s.reaper.start(start, done)
-	}
 	if p.keeper == nil {
 		return main, err
 	}
 	return p.keeper.begun(main, err)
-}
-
-// noFilter finds out, after a failure, whether the socket filter does not work here at all.
-func (s *server) noFilter() bool {
-	s.reaper.starting.RLock()
-	err := sockets.Supported()
-	s.reaper.starting.RUnlock()
-	if err != nil && !s.plain.Swap(true) {
-		log.Print("containers run without the socket filter: ", err)
-	}
-	return err != nil
 }
 
 // killLimit bounds the killing of a group; a process in an uninterruptible wait can resist it.

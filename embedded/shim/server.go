@@ -2,12 +2,12 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,7 +20,6 @@ type server struct {
 	pod       Pod
 	state     State
 	sockets   *sockets.Supervisor
-	plain     atomic.Bool // the socket filter does not work here
 	reaper    *reaper
 	processes *table
 	proc      *os.File // our own /proc
@@ -46,8 +45,13 @@ func newServer(dir string, pod Pod, state State) *server {
 func (s *server) serve(listener *net.UnixListener) {
 	for {
 		accepted, err := listener.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // out of descriptors, for now: the pod lives on
+			log.Print("a request has to wait: ", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
 		}
 		go s.answer(newConn(accepted))
 	}

@@ -93,7 +93,7 @@ func userNamespacesSupported() error {
 
 // Supported runs a program under a filter and says why that fails; nil when it works. The answer is computed once.
 var Supported = sync.OnceValue(func() error {
-	cmd := exec.Command("true")
+	cmd := &exec.Cmd{} // Start runs this program itself: nothing is looked up in PATH
 	policy := Policy{Kind: Pod, Address: netip.AddrFrom4([4]byte{127, 18, 0, 254})}
 	var told bytes.Buffer
 	cmd.Stderr = &told
