@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"labkit.dev/embedded/loopback"
+	"labkit.dev/embedded/services"
 	"labkit.dev/embedded/shim"
 	"labkit.dev/embedded/sockets"
 	"labkit.dev/embedded/supervise"
@@ -63,6 +64,9 @@ func (r *Runtime) startShim(s *sandbox) error {
 		return err
 	}
 	pod := shim.Pod{ID: s.id, Hostname: s.Hostname, Policy: s.policy(), Links: r.Links, Pids: r.pidNamespaces(), Processes: r.PodProcesses}
+	if r.Supervisor != "" {
+		pod.Policy.Services = filepath.Join(r.Supervisor, services.FileName)
+	}
 	text, err := json.Marshal(pod)
 	if err != nil {
 		return err

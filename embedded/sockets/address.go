@@ -25,6 +25,15 @@ func parse(raw []byte) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
+// parseBind is parse for bind, in which the kernel takes an IPv4 address without a family too, if it is any address.
+func parseBind(raw []byte) (netip.AddrPort, bool) {
+	if len(raw) >= unix.SizeofSockaddrInet4 && binary.NativeEndian.Uint16(raw) == unix.AF_UNSPEC {
+		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), binary.BigEndian.Uint16(raw[2:]))
+		return a, a.Addr().IsUnspecified()
+	}
+	return parse(raw)
+}
+
 // sockaddr is an address in the form that a socket of the family takes: IPv4 addresses are mapped for IPv6 sockets.
 func sockaddr(a netip.AddrPort, six bool) unix.Sockaddr {
 	if six {

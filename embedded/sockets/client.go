@@ -23,8 +23,8 @@ const (
 // RunClient runs a program that sees the cluster as a pod does (addresses, low ports and names), with our files, terminal and
 // file system, and returns its exit code. Names resolve by cluster DNS, short ones in the namespace default: by a
 // resolv.conf of the program's own where it can have mounts (resolv is a file to use instead of ours), and by LOCALDOMAIN and
-// RES_OPTIONS, which glibc heeds.
-func RunClient(slot int, resolv string, argv []string) (int, error) {
+// RES_OPTIONS, which glibc heeds. The table of Services is a file that may be missing.
+func RunClient(slot int, resolv, table string, argv []string) (int, error) {
 	if len(argv) == 0 {
 		return 2, errors.New("run: no program")
 	}
@@ -58,7 +58,7 @@ func RunClient(slot int, resolv string, argv []string) (int, error) {
 			signal.Notify(signals, s)
 		}
 	}
-	if err := New(Policy{Kind: Client, DNS: netip.AddrPortFrom(dns, 53)}).start(cmd, spec); err != nil {
+	if err := New(Policy{Kind: Client, DNS: netip.AddrPortFrom(dns, 53), Services: table}).start(cmd, spec); err != nil {
 		var failure *StartError
 		if errors.As(err, &failure) {
 			return failure.Code, err

@@ -34,7 +34,11 @@ const (
 )
 
 func (l *listener) sendto() {
-	target, concerned := l.destination(l.n.Args[4], l.n.Args[5])
+	d, concerned, err := l.destination(l.n.Args[4], l.n.Args[5])
+	if err != nil {
+		l.done(0, err)
+		return
+	}
 	if !concerned {
 		l.pass()
 		return
@@ -49,7 +53,7 @@ func (l *listener) sendto() {
 		l.done(0, err)
 		return
 	}
-	l.send(s, message{to: target, data: data}, int(l.n.Args[3]))
+	l.send(s, message{to: l.resolve(s, d), data: data}, int(l.n.Args[3]))
 }
 
 func (l *listener) sendmsg() {
@@ -58,18 +62,24 @@ func (l *listener) sendmsg() {
 		l.pass() // the kernel gives the program the error it deserves
 		return
 	}
-	target, concerned := l.destination(h.Name, uint64(h.NameLen))
-	if !concerned {
-		l.pass()
-		return
-	}
-	m, err := l.gather(h, target)
+	d, concerned, err := l.destination(h.Name, uint64(h.NameLen))
 	if err != nil {
 		l.done(0, err)
 		return
 	}
+	if !concerned {
+		l.pass()
+		return
+	}
 	s, err := l.socket()
 	if err != nil {
+		l.done(0, err)
+		return
+	}
+	m, err := l.gather(h, l.resolve(s, d))
+	if err != nil {
+		s.close()
+		closeAll(m.rights)
 		l.done(0, err)
 		return
 	}
@@ -80,7 +90,7 @@ func (l *listener) sendmsg() {
 // stops at the first that fails, and tells the failure when it was the very first. It does not wait for room.
 func (l *listener) sendmmsg() {
 	count := int(min(l.n.Args[2], maxVectors))
-	headers, targets, any := make([]header, count), make([]netip.AddrPort, count), false
+	headers, targets, any := make([]header, count), make([]destination, count), false
 	for i := range headers {
 		var err error
 		if headers[i], err = l.header(l.n.Args[1] + uint64(i*manySize)); err != nil {
@@ -88,7 +98,10 @@ func (l *listener) sendmmsg() {
 			return
 		}
 		concerned := false
-		targets[i], concerned = l.destination(headers[i].Name, uint64(headers[i].NameLen))
+		if targets[i], concerned, err = l.destination(headers[i].Name, uint64(headers[i].NameLen)); err != nil {
+			l.done(0, err)
+			return
+		}
 		any = any || concerned
 	}
 	if !any {
@@ -102,7 +115,7 @@ func (l *listener) sendmmsg() {
 	}
 	defer s.close()
 	for i, h := range headers {
-		if err = l.sendOne(s, h, targets[i], l.n.Args[1]+uint64(i*manySize+headerSize)); err != nil {
+		if err = l.sendOne(s, h, l.resolve(s, targets[i]), l.n.Args[1]+uint64(i*manySize+headerSize)); err != nil {
 			if i > 0 {
 				err = nil
 			}
@@ -114,8 +127,9 @@ func (l *listener) sendmmsg() {
 }
 
 // sendOne sends a message of sendmmsg and tells the program its length.
-func (l *listener) sendOne(s socket, h header, target netip.AddrPort, length uint64) error {
-	m, err := l.gather(h, target)
+func (l *listener) sendOne(s socket, h header, to destination, length uint64) error {
+	m, err := l.gather(h, to)
+	defer closeAll(m.rights)
 	if err != nil {
 		return err
 	}
@@ -126,22 +140,65 @@ func (l *listener) sendOne(s socket, h header, target netip.AddrPort, length uin
 	return l.write(length, binary.NativeEndian.AppendUint32(nil, uint32(n)))
 }
 
-// destination is where an addressed send goes; false when we have nothing to do with it. Sends to cluster addresses concern us
-// even when they stay, for the sake of their source. It is zero when the program gives no address that we know.
-func (l *listener) destination(pointer, length uint64) (netip.AddrPort, bool) {
-	a, ok := l.address(pointer, length)
+// destination is where a send goes: to an address, to an abstract Unix socket, or nowhere that we know.
+type destination struct {
+	address netip.AddrPort
+	name    *unix.SockaddrUnix
+}
+
+// destination is where a send goes in the program's words; false when we have nothing to do with it. Sends to cluster addresses
+// concern us even when they stay, for the sake of their source.
+func (l *listener) destination(pointer, length uint64) (d destination, concerned bool, err error) {
+	raw, err := l.sockaddr(pointer, length)
+	if err != nil {
+		return d, false, err
+	}
+	if d.name = l.policy.abstract(raw); d.name != nil {
+		return d, true, nil
+	}
+	a, ok := parse(raw)
 	if !ok {
-		return netip.AddrPort{}, false
+		return d, false, nil
 	}
 	target, changed := l.policy.connect(a)
-	return target, changed || l.policy.source(target).IsValid()
+	return destination{address: a}, changed || l.policy.source(target).IsValid(), nil
+}
+
+// resolve is where a send really goes.
+func (l *listener) resolve(s socket, d destination) destination {
+	if d.address.IsValid() {
+		d.address = l.target(s, d.address)
+	}
+	return d
+}
+
+// target is where a socket's connection or send to an address goes. A server of the pod that answers 127.0.0.1 answers a program of
+// the machine outside of pods: the pod's own programs send from the pod's address.
+func (l *listener) target(s socket, a netip.AddrPort) netip.AddrPort {
+	to, _ := l.policy.connect(a)
+	answers := l.policy.Kind == Pod && s.kind == unix.SOCK_DGRAM && a.Addr().Unmap() == localhost4 && to.Addr() == l.policy.Address
+	if answers && s.name().Addr().Unmap() == l.policy.Address && !taken(to) {
+		return a
+	}
+	return to
+}
+
+// taken tells whether a program receives datagrams at an address, as far as can be found out.
+func taken(a netip.AddrPort) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	return unix.Bind(fd, sockaddr(a, false)) != nil
 }
 
 // message is one send.
 type message struct {
-	to      netip.AddrPort // zero for none
+	to      destination
 	data    []byte
 	control []byte
+	rights  []int // descriptors in our process that control passes
 }
 
 // send carries out one send and answers the call; on a goroutine of its own when it has to wait.
@@ -151,7 +208,13 @@ func (l *listener) send(s socket, m message, flags int) {
 		status, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
 		mayWait = err == nil && status&unix.O_NONBLOCK == 0
 	}
-	wait := func() (int, error) { return s.send(l.policy, m, flags) }
+	wait := func() (int, error) {
+		n, err := s.send(l.policy, m, flags)
+		if !errors.Is(err, unix.EINTR) { // else it is called again
+			closeAll(m.rights)
+		}
+		return n, err
+	}
 	if mayWait && s.kind == unix.SOCK_STREAM { // TCP fast open waits for the connection
 		l.aside(s.fd, wait)
 		return
@@ -161,20 +224,25 @@ func (l *listener) send(s socket, m message, flags int) {
 		l.aside(s.fd, wait)
 		return
 	}
+	closeAll(m.rights)
 	s.close()
 	l.done(n, err)
 }
 
 // send sends a message. From a socket without an address it goes out with the pod's.
 func (s socket) send(policy Policy, m message, flags int) (int, error) {
+	flags |= unix.MSG_NOSIGNAL
+	if m.to.name != nil {
+		return unix.SendmsgN(s.fd, m.data, m.control, m.to.name, flags)
+	}
 	var to unix.Sockaddr
-	if m.to.IsValid() {
-		if !s.takes(m.to) {
+	if m.to.address.IsValid() {
+		if !s.takes(m.to.address) {
 			return 0, unix.EAFNOSUPPORT
 		}
-		to = sockaddr(m.to, s.six())
+		to = sockaddr(m.to.address, s.six())
 	}
-	if source := policy.source(m.to); source.IsValid() {
+	if source := policy.source(m.to.address); source.IsValid() {
 		s.openToFour()
 		switch {
 		case s.kind == unix.SOCK_STREAM:
@@ -183,7 +251,7 @@ func (s socket) send(policy Policy, m message, flags int) (int, error) {
 			m.control = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: source.As4()})
 		}
 	}
-	return unix.SendmsgN(s.fd, m.data, m.control, to, flags|unix.MSG_NOSIGNAL)
+	return unix.SendmsgN(s.fd, m.data, m.control, to, flags)
 }
 
 func (l *listener) header(pointer uint64) (header, error) {
@@ -195,7 +263,7 @@ func (l *listener) header(pointer uint64) (header, error) {
 }
 
 // gather reads the data of a message.
-func (l *listener) gather(h header, to netip.AddrPort) (message, error) {
+func (l *listener) gather(h header, to destination) (message, error) {
 	m := message{to: to}
 	if h.VectorsLen > maxVectors || h.ControlLen > maxControl {
 		return m, unix.EMSGSIZE
@@ -216,5 +284,9 @@ func (l *listener) gather(h header, to netip.AddrPort) (message, error) {
 		m.data = append(m.data, part...)
 	}
 	m.control = make([]byte, h.ControlLen)
-	return m, l.read(h.Control, m.control)
+	err := l.read(h.Control, m.control)
+	if err == nil && to.name != nil {
+		m.control, m.rights, err = l.rights(m.control)
+	}
+	return m, err
 }

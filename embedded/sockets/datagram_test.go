@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/ipv4"
@@ -84,6 +85,46 @@ func TestClientSocketTalksToTheOutsideToo(t *testing.T) {
 	}
 	if peer := <-peers; !strings.HasPrefix(peer, "127.0.0.1:") {
 		t.Error("the outside sees ", peer)
+	}
+}
+
+func TestProgramsOfTheMachineGetAnswers(t *testing.T) {
+	need(t, "python3")
+	_, out := start(t, pod(24), "python3", "-c", echoServer)
+	out.waitFor(t, "ready")
+	for name, local := range map[string]string{"connected": "127.0.0.1:0", "any address": "0.0.0.0:0"} {
+		from, err := net.ResolveUDPAddr("udp4", local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.ListenUDP("udp4", from)
+		if name == "connected" {
+			client.Close()
+			client, err = net.DialUDP("udp4", from, &net.UDPAddr{IP: net.IPv4(127, 19, 250, 24), Port: 10099})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		_ = client.SetDeadline(time.Now().Add(5 * time.Second))
+		if name == "connected" {
+			_, err = client.Write([]byte("abc"))
+		} else {
+			_, err = client.WriteTo([]byte("abc"), &net.UDPAddr{IP: net.IPv4(127, 19, 250, 24), Port: 10099})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 99)
+		n, err := client.Read(answer)
+		if err != nil || string(answer[:n]) != "127.0.0.1 3" {
+			t.Errorf("%s: %q %v", name, answer[:n], err)
+		}
+	}
+	within := "import socket; a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in 'ab'); a.bind(('127.0.0.1', 7001)); b.bind(('127.0.0.1', 7002))\n" +
+		"b.settimeout(5); a.sendto(b'x', ('127.0.0.1', 7002)); print(b.recvfrom(9))"
+	if got := output(t, pod(25), "python3", "-c", within); got != "(b'x', ('127.19.250.25', 7001))\n" {
+		t.Error("two servers of a pod: ", got)
 	}
 }
 

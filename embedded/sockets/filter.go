@@ -33,18 +33,18 @@ const (
 
 // numbers are those of the system calls that the filter knows.
 type numbers struct {
-	arch, bind, connect, sendto, sendmsg, sendmmsg, ioUringSetup uint32
+	arch, bind, connect, listen, sendto, sendmsg, sendmmsg, ioUringSetup uint32
 }
 
 func native() numbers {
-	c := numbers{archX86, unix.SYS_BIND, unix.SYS_CONNECT, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG, unix.SYS_IO_URING_SETUP}
+	c := numbers{archX86, unix.SYS_BIND, unix.SYS_CONNECT, unix.SYS_LISTEN, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG, unix.SYS_IO_URING_SETUP}
 	if runtime.GOARCH == "arm64" {
 		c.arch = archARM
 	}
 	return c
 }
 
-// program is the filter: bind, connect, sendmsg and sendmmsg are handed over, sendto when it carries an address. io_uring, by
+// program is the filter: bind, connect, listen, sendmsg and sendmmsg are handed over, sendto when it carries an address. io_uring, by
 // which a program could connect unseen, is absent (ENOSYS), as in many containers; programs do without.
 // Calls of another architecture, which these numbers do not fit, pass.
 func (c numbers) program() []unix.SockFilter {
@@ -56,11 +56,12 @@ func (c numbers) program() []unix.SockFilter {
 	)
 	return []unix.SockFilter{
 		{Code: load, K: offArch},
-		{Code: equal, K: c.arch, Jt: 0, Jf: 12},
+		{Code: equal, K: c.arch, Jt: 0, Jf: 13},
 		{Code: load, K: offNumber},
-		{Code: least, K: x32Bit, Jt: 10, Jf: 0},
-		{Code: equal, K: c.bind, Jt: 10, Jf: 0},
-		{Code: equal, K: c.connect, Jt: 9, Jf: 0},
+		{Code: least, K: x32Bit, Jt: 11, Jf: 0},
+		{Code: equal, K: c.bind, Jt: 11, Jf: 0},
+		{Code: equal, K: c.connect, Jt: 10, Jf: 0},
+		{Code: equal, K: c.listen, Jt: 9, Jf: 0},
 		{Code: equal, K: c.sendmsg, Jt: 8, Jf: 0},
 		{Code: equal, K: c.sendmmsg, Jt: 7, Jf: 0},
 		{Code: equal, K: c.ioUringSetup, Jt: 7, Jf: 0},

@@ -97,7 +97,7 @@ func (s *Supervisor) start(cmd *exec.Cmd, spec wireSpec) error {
 	}
 	if err == nil {
 		err = converse(ours, cmd.Process.Pid, spec, func(listener int) error {
-			go serve(listener, s.policy)
+			go s.serve(listener)
 			return nil
 		})
 	}

@@ -6,13 +6,19 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"labkit.dev/embedded/services"
 )
 
 // Supervisor answers for the sockets of all processes that were started through it.
-type Supervisor struct{ policy Policy }
+type Supervisor struct {
+	policy   Policy
+	services *services.Chooser
+}
 
 // New makes a supervisor with a policy.
-func New(policy Policy) *Supervisor { return &Supervisor{policy} }
+func New(policy Policy) *Supervisor {
+	return &Supervisor{policy, services.NewChooser(policy.Services, policy.Address, policy.Kind != Pod)}
+}
 
 // notification is struct seccomp_notif of linux/seccomp.h.
 type notification struct {
@@ -35,8 +41,8 @@ type answer struct {
 
 // listener is our end of one program's filter, its children's included.
 type listener struct {
-	fd        int
-	policy    Policy
+	fd int
+	*Supervisor
 	processes processes
 	n         notification
 	name      [unix.SizeofSockaddrAny]byte
@@ -48,8 +54,8 @@ type listener struct {
 
 // serve answers a listener's notifications until its last process is gone. Everything is carried out on this one goroutine,
 // because each hand-over between threads would cost more than the call; what may block gets a goroutine of its own.
-func serve(fd int, policy Policy) {
-	l := &listener{fd: fd, policy: policy, processes: newProcesses(), waiting: map[int]bool{}}
+func (s *Supervisor) serve(fd int) {
+	l := &listener{fd: fd, Supervisor: s, processes: newProcesses(), waiting: map[int]bool{}}
 	defer l.close()
 	// Waking the other side on the same processor halves the cost of a call. Linux 6.6.
 	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlSetFlags, flagSynchronousWake)
@@ -75,6 +81,7 @@ func serve(fd int, policy Policy) {
 func (l *listener) close() {
 	l.mu.Lock()
 	for fd := range l.waiting {
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 1}) // a signal may start the call anew
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	}
 	l.mu.Unlock()
@@ -111,6 +118,8 @@ func (l *listener) handle() {
 		l.bind()
 	case unix.SYS_CONNECT:
 		l.connect()
+	case unix.SYS_LISTEN:
+		l.listen()
 	case unix.SYS_SENDTO:
 		l.sendto()
 	case unix.SYS_SENDMSG:

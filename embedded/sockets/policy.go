@@ -29,6 +29,8 @@ type Policy struct {
 	Address netip.Addr `json:"address,omitzero"`
 	// DNS is the address of cluster DNS, port 53; for Pod and Client.
 	DNS netip.AddrPort `json:"dns,omitzero"`
+	// Services is the file with the table of Services; without one, connections to Services go by the proxy.
+	Services string `json:"services,omitempty"`
 }
 
 var (
@@ -64,6 +66,12 @@ func (p Policy) bind(a netip.AddrPort) (netip.AddrPort, bool) {
 		mapped = p.Address
 	}
 	return p.served(a, mapped)
+}
+
+// refuses tells whether a pod may not bind an address, as it is the machine's and not the pod's.
+func (p Policy) refuses(a netip.Addr) bool {
+	a = a.Unmap()
+	return p.Kind == Pod && !a.IsLoopback() && !a.IsMulticast()
 }
 
 // connect is the address to connect or send to instead of a; false when it stays as it is.

@@ -102,8 +102,8 @@ func TestSourceIsTheAddressThatPeersKnow(t *testing.T) {
 func TestFilter(t *testing.T) {
 	const allow, notify, absent = retAllow, retNotify, retErrno | 38
 	for name, n := range map[string]numbers{
-		"amd64": {archX86, 49, 42, 44, 46, 307, 425},
-		"arm64": {archARM, 200, 203, 206, 211, 269, 425},
+		"amd64": {archX86, 49, 42, 50, 44, 46, 307, 425},
+		"arm64": {archARM, 200, 203, 201, 206, 211, 269, 425},
 	} {
 		var raw []bpf.RawInstruction
 		for _, i := range n.program() {
@@ -119,7 +119,7 @@ func TestFilter(t *testing.T) {
 			address      uint64
 			want         uint32
 		}{
-			{n.bind, n.arch, 0, notify}, {n.connect, n.arch, 0, notify}, {n.sendmsg, n.arch, 0, notify}, {n.sendmmsg, n.arch, 0, notify},
+			{n.bind, n.arch, 0, notify}, {n.connect, n.arch, 0, notify}, {n.listen, n.arch, 0, notify}, {n.sendmsg, n.arch, 0, notify}, {n.sendmmsg, n.arch, 0, notify},
 			{n.sendto, n.arch, 0, allow}, {n.sendto, n.arch, 0x1000, notify}, {n.sendto, n.arch, 0x100000000, notify},
 			{n.ioUringSetup, n.arch, 0, absent}, {1, n.arch, 0, allow},
 			{n.connect, 0x40000003, 0, allow},      // a 32-bit program, whose numbers mean other calls

@@ -3,7 +3,6 @@ package sockets
 import (
 	"bytes"
 	"errors"
-	"net/netip"
 	"os"
 	"strconv"
 
@@ -39,12 +38,27 @@ func (p *processes) socket(thread uint32, number int) (int, error) {
 			p.handles[group] = handle
 		}
 		fd, err := unix.PidfdGetfd(handle, number, 0)
-		if !errors.Is(err, unix.ESRCH) || !cached {
+		if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) && !cached {
+			return ofThread(thread, number)
+		}
+		if !errors.Is(err, unix.ESRCH) {
 			return fd, err
 		}
 		unix.Close(handle) // of an earlier process of that number
 		delete(p.handles, group)
 	}
+}
+
+// ofThread duplicates a descriptor by way of the thread itself. A process whose first thread has ended (pthread_exit in main) has
+// no descriptors any more for those who ask for the process. Linux 6.9.
+func ofThread(thread uint32, number int) (int, error) {
+	const single = unix.O_EXCL // PIDFD_THREAD
+	handle, err := unix.PidfdOpen(int(thread), single)
+	if err != nil {
+		return -1, unix.EBADF
+	}
+	defer unix.Close(handle)
+	return unix.PidfdGetfd(handle, number, 0)
 }
 
 // group is the process of a thread. The kernel confirms it (signal 0) each time, as numbers are used again.
@@ -126,11 +140,13 @@ func (l *listener) write(address uint64, buffer []byte) error {
 	return err
 }
 
-// address reads the socket address that the program passes; false when it is none of ours.
-func (l *listener) address(pointer, length uint64) (netip.AddrPort, bool) {
-	raw := l.name[:min(length, unix.SizeofSockaddrInet6)]
-	if pointer == 0 || l.read(pointer, raw) != nil {
-		return netip.AddrPort{}, false
+// sockaddr reads the socket address that the program passes; nil when it passes none. What cannot be read must fail: the kernel
+// might be able to, and would carry out the call as it is.
+func (l *listener) sockaddr(pointer, length uint64) ([]byte, error) {
+	size := int(int32(length)) // as the kernel takes it
+	if pointer == 0 || size <= 0 {
+		return nil, nil
 	}
-	return parse(raw)
+	raw := l.name[:min(size, len(l.name))]
+	return raw, l.read(pointer, raw)
 }

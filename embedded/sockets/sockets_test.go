@@ -59,7 +59,7 @@ func helper(name string, args []string) {
 		if err != nil {
 			slot = 7
 		}
-		code, err := RunClient(slot, "", args)
+		code, err := RunClient(slot, "", os.Getenv("TEST_SERVICES"), args)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
@@ -134,8 +134,22 @@ func pod(last byte) *Supervisor {
 // start runs a program under a supervisor until the test ends; its output is in the buffer.
 func start(t *testing.T, s *Supervisor, argv ...string) (*exec.Cmd, *lockedBuffer) {
 	t.Helper()
+	cmd, out, input := startWithInput(t, s, argv...)
+	input.Close()
+	return cmd, out
+}
+
+func startWithInput(t *testing.T, s *Supervisor, argv ...string) (*exec.Cmd, *lockedBuffer, *os.File) {
+	t.Helper()
 	var out lockedBuffer
 	cmd := exec.Command("true")
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { writer.Close() })
+	defer reader.Close()
+	cmd.Stdin = reader
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.Start(cmd, Spec{Argv: argv, Env: append(os.Environ(), "PYTHONUNBUFFERED=1")}); err != nil {
@@ -147,7 +161,7 @@ func start(t *testing.T, s *Supervisor, argv ...string) (*exec.Cmd, *lockedBuffe
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-done
 	})
-	return cmd, &out
+	return cmd, &out, writer
 }
 
 // output is what a program under a supervisor prints until it ends.

@@ -121,7 +121,8 @@ class EmbeddedCluster(Cluster):
         """
         slot, _ = self._supervisor.status()
         program = os.environ.get("SHELL") or "/bin/sh"
-        argv = [str(self._binaries().shim), "run", "--slot", str(slot), "--", program]
+        table = f"--services={self.directory / 'services.json'}"
+        argv = [str(self._binaries().shim), "run", "--slot", str(slot), table, "--", program]
         env = {
             **os.environ,
             "KUBECONFIG": str(self.kubeconfig),

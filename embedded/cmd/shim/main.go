@@ -94,8 +94,9 @@ func runMain(args []string) {
 	flags := flag.NewFlagSet("shim run", flag.ExitOnError)
 	slot := flags.Int("slot", 0, "slot of the cluster")
 	resolv := flags.String("resolv", "", "file to show at /etc/resolv.conf instead of the cluster's own")
+	table := flags.String("services", "", "file with the cluster's table of Services")
 	_ = flags.Parse(args)
-	code, err := sockets.RunClient(*slot, *resolv, flags.Args())
+	code, err := sockets.RunClient(*slot, *resolv, *table, flags.Args())
 	if err != nil {
 		fail(code, err)
 	}
