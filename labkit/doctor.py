@@ -14,7 +14,7 @@ from typing import Any
 from labkit import acquire
 from labkit.cluster.kind.checkup import look_at_kind
 from labkit.cluster.preflight import free_slots, probe
-from labkit.cluster.state import clusters_dir
+from labkit.cluster.state import Directory, cluster_names, clusters_dir
 from labkit.errors import LabkitError
 from labkit.images import default_root
 from labkit.tools import cache_dir, find_go, kubectl
@@ -47,7 +47,7 @@ def examine() -> list[Finding]:
     """Look at everything; needs no cluster and changes nothing."""
     looks: list[Callable[[], Finding | list[Finding]]] = [
         _python, _system, _binaries, _sandbox, _kubectl, _go, _memory, _disk, _inotify, _files,
-        _slots, _kind,
+        _slots, _clusters, _kind,
     ]  # fmt: skip
     findings: list[Finding] = []
     for look in looks:
@@ -209,6 +209,20 @@ def _slots() -> Finding:
     return Finding(
         "Slots", "missing", "all are held by running clusters", "`labkit status`, `labkit down NAME`."
     )
+
+
+def _clusters() -> list[Finding]:
+    """How the pods of each embedded cluster run, as `labkit up` found out and wrote down."""
+    findings = []
+    for name in cluster_names():
+        try:
+            state = Directory(name).load()
+        except LabkitError:
+            continue  # `labkit status` tells
+        if state and state.sandbox:
+            mounts = "mounts of their own" if state.sandbox.get("user_namespaces") else "linked volumes"
+            findings.append(Finding(f"Pods of {name}", "ok", f"socket filter, {mounts}"))
+    return findings
 
 
 def _kind() -> list[Finding]:

@@ -23,7 +23,7 @@ type Chooser struct {
 	mu    sync.Mutex
 	read  version // of the file that table is from
 	table *Table
-	given map[string]given // by the name of the Service's port
+	given map[string]remembered // by the name of the Service's port
 }
 
 // version tells one content of the file from another, as each is a file of its own.
@@ -33,7 +33,7 @@ type version struct {
 	modified unix.Timespec
 }
 
-type given struct {
+type remembered struct {
 	endpoint netip.AddrPort
 	until    time.Time
 }
@@ -41,7 +41,7 @@ type given struct {
 // NewChooser returns a chooser for the client with an address. Without a table at path it knows no Service. A client that shares its
 // address with others, which must all be given the same endpoint, leaves Services with affinity to the proxy.
 func NewChooser(path string, client netip.Addr, shared bool) *Chooser {
-	return &Chooser{path: path, client: client, shared: shared, given: map[string]given{}}
+	return &Chooser{path: path, client: client, shared: shared, given: map[string]remembered{}}
 }
 
 // Choose returns the endpoint for a connection to a Service. It is not known when the table does not name it: the proxy decides then.
@@ -81,7 +81,7 @@ func (c *Chooser) pick(port Port, usable []netip.AddrPort, now time.Time) netip.
 	if !found || at < 0 || now.After(before.until) {
 		at = rand.IntN(len(usable))
 	}
-	c.given[port.Name] = given{usable[at], now.Add(port.Affinity)}
+	c.given[port.Name] = remembered{usable[at], now.Add(port.Affinity)}
 	return usable[at]
 }
 
@@ -107,5 +107,5 @@ func (c *Chooser) refresh() {
 	for _, port := range table.Ports {
 		names[port.Name] = true
 	}
-	maps.DeleteFunc(c.given, func(name string, _ given) bool { return !names[name] })
+	maps.DeleteFunc(c.given, func(name string, _ remembered) bool { return !names[name] })
 }

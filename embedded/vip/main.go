@@ -57,7 +57,7 @@ func Main(args []string, output io.Writer) error {
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	controller := New(Config{Client: client, Plan: plan, VolumesDir: *volumes,
+	controller := New(Config{Client: client, Plan: plan, VolumesDir: *volumes, Table: tablePath(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"labkit.dev/embedded/loopback"
+	"labkit.dev/embedded/services"
 )
 
 // connectionLimit is the most connections and UDP flows at once, if the system grants the descriptors.
@@ -34,6 +35,7 @@ type Config struct {
 	Client     kubernetes.Interface
 	Plan       loopback.Plan
 	VolumesDir string // where persistent volumes are made; "" makes none
+	Table      string // file for the Services that pods find by themselves; "" leaves all to the proxy
 	Log        *slog.Logger
 	Backoff    func() workqueue.TypedRateLimiter[string] // between attempts at an object; nil is our own
 }
@@ -48,6 +50,7 @@ type Controller struct {
 	nodes    corelisters.NodeLister
 	pods     corelisters.PodLister
 	dirty    chan struct{}
+	table    services.Publisher
 	names    atomic.Pointer[map[netip.Addr]string] // first address of a node's pod range → node
 	synced   atomic.Bool
 	applied  atomic.Int64 // Unix nanoseconds of the last sync
@@ -58,7 +61,7 @@ func New(config Config) *Controller {
 	if config.Backoff == nil {
 		config.Backoff = backoff
 	}
-	c := &Controller{config: config, cluster: NewCluster(config.Plan), dirty: make(chan struct{}, 1)}
+	c := &Controller{config: config, cluster: NewCluster(config.Plan), dirty: make(chan struct{}, 1), table: services.Publisher{Path: config.Table}}
 	c.names.Store(&map[netip.Addr]string{})
 	c.proxy = NewProxy(grantedConnections(), c.nodeOf, config.Log)
 	return c
@@ -190,7 +193,12 @@ func (c *Controller) sync() map[Listen]error {
 		}
 	}
 	c.names.Store(&names)
-	failed := c.proxy.Apply(cluster.Rules())
+	rules := cluster.Rules()
+	published := c.publish(rules, names)
+	failed := c.proxy.Apply(rules)
+	if published != nil && failed != nil { // none once the proxy is closed
+		failed[Listen{}] = fmt.Errorf("cannot publish the Services: %w", published)
+	}
 	c.applied.Store(time.Now().UnixNano())
 	return failed
 }

@@ -64,21 +64,29 @@ def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -
             step.tell(f"cluster {directory.name}: {'resume' if state and state.ready else 'create'}")
         found = get_binaries(listener)
         with phase("kernel", listener, "trying what pods need") as step:
-            mounts = check_kernel(found).get("user_namespaces")
+            facts = check_kernel(found)
+            sandbox = {name: bool(facts.get(name)) for name in ("sockets", "user_namespaces")}
+            mounts = sandbox["user_namespaces"]
             step.tell(
                 f"socket filter works, pods have {'mounts of their own' if mounts else 'linked volumes'}"
             )
         if state and state.ready:
+            with directory.change() as state:
+                state.sandbox = sandbox
             Resume(directory, state, found, listener).run()
         else:
-            create(directory, wanted, found, listener)
+            create(directory, wanted, found, listener, sandbox)
 
 
-def create(directory: Directory, options: Options, found: Binaries, listener: Listener) -> None:
+def create(
+    directory: Directory, options: Options, found: Binaries, listener: Listener, sandbox: dict[str, bool]
+) -> None:
     """Make a new cluster; when that fails or is interrupted, none of its processes is left."""
     directory.create()
     try:
-        Create(directory, options, found, listener).run()
+        made = Create(directory, options, found, listener)
+        made.state.sandbox = sandbox
+        made.run()
     except KeyboardInterrupt:
         tear_down(directory)
         raise

@@ -82,6 +82,8 @@ class State:
     Attributes:
         slot: the last one the cluster held; fixed with its certificates.
         ready: whether it was completely created once.
+        sandbox: what `labkit up` found that this machine allows pods, by the names of `shim probe`. Without
+            "sockets" there is no cluster; a pod whose start fails later has failed, and never runs without.
     """
 
     name: str
@@ -90,6 +92,7 @@ class State:
     created: float
     ready: bool = False
     nodes: dict[str, Node] = field(default_factory=dict)
+    sandbox: dict[str, bool] = field(default_factory=dict)
     format: int = FORMAT
 
 

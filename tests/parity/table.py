@@ -39,6 +39,9 @@ NOTES = """
 * On kind a ClusterIP exists inside the nodes only. `cluster.url()` leads there through a relay on the control plane's
   node; where there is no route to the nodes (Docker Desktop on macOS and Windows, rootless Docker), it is a
   `kubectl port-forward` to one pod, and LoadBalancer addresses are reached from inside of the cluster only.
+* On the embedded cluster a client outside pods is connected by the Service proxy first, and its connection is reset
+  when the pod behind the Service refuses; a client in a pod is refused at once. An abstract Unix socket's name, as
+  `getsockname` tells it, begins with the pod's prefix, and its server sees the pod's shim as the client's process.
 """
 
 

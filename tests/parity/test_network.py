@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import urllib.request
 from ipaddress import IPv4Address
+from time import sleep
 
 from labkit.addons.metallb import MetalLB, pool_manifest
 from labkit.cluster.phases import silent
 from tests.cluster.helpers import Namespace, service, until
-from tests.parity.behaviours import behaviour, no
-from tests.parity.pods import ASK, python_pod, server_deployment
+from tests.parity.behaviours import Answer, behaviour, no
+from tests.parity.pods import ASK, python_deployment, python_pod, server_deployment
 
 
 def ask(url: str) -> str:
@@ -64,6 +65,61 @@ def test_endpoint_goes(space: Namespace) -> None:
         return gone not in {ask(url).split()[0] for _ in range(10)}
 
     until(elsewhere, 40, "requests go to other pods")
+
+
+_CONNECT = (
+    "import socket\n"
+    "try:\n"
+    "    with socket.create_connection(('db', 5432), 5) as made: print('connected', made.getpeername()[0])\n"
+    "except ConnectionRefusedError: print('refused')"
+)
+_LATE = (
+    "import pathlib, socket, time\n"
+    "while not pathlib.Path('/tmp/go').exists(): time.sleep(0.1)\n"
+    "door = socket.create_server(('', 5432))\n"
+    "while True: door.accept()"
+)
+
+
+def _connect(space: Namespace) -> str:
+    return space.exec("client", "python", "-c", _CONNECT).strip()
+
+
+@behaviour("A connection to a Service is refused while the pod behind it does not listen")
+def test_refusal(space: Namespace) -> None:
+    space.apply(service("db", 5432, 5432), python_pod("db", _LATE), python_pod("client"))
+    space.ready("db")
+    space.ready("client")
+    sleep(2)  # for every proxy to know the pod
+    assert {_connect(space) for _ in range(5)} == {"refused"}
+    space.exec("db", "touch", "/tmp/go")
+    until(lambda: _connect(space).startswith("connected"), 20, "a connection")
+
+
+@behaviour(
+    "A client in a pod is told the Service's address as its peer's",
+    embedded=no("that of the pod behind the Service"),
+)
+def test_peer(space: Namespace, answer: Answer) -> None:
+    space.apply(service("db", 5432, 5432), python_pod("db", _LATE), python_pod("client"))
+    space.ready("db")
+    space.ready("client")
+    space.exec("db", "touch", "/tmp/go")
+    peer = until(lambda: _connect(space).partition("connected ")[2], 20, "a connection")
+    assert (peer == space.get("service", "db")["spec"]["clusterIP"]) == answer.does
+
+
+@behaviour("Replicas may bind the same abstract Unix socket")
+def test_abstract_sockets(space: Namespace) -> None:
+    program = (
+        "import socket, time\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(b'\\0parity'); s.listen(); print('bound', flush=True); time.sleep(999)"
+    )
+    space.apply(python_deployment("app", 2, program))
+    space.rolled("deployment/app")
+    for each in space.items("pods", "app=app"):
+        name = each["metadata"]["name"]
+        until(lambda name=name: "bound" in space.kubectl("logs", name), 20, name)
 
 
 @behaviour("`kubectl port-forward` leads to a pod")

@@ -15,7 +15,7 @@ import yaml
 from labkit.cluster.pki import Authority, kubeconfig
 from labkit.cluster.providers import open_cluster, provider_class, provider_of
 from labkit.cluster.show import duration, merge_kubeconfig
-from labkit.cluster.state import Directory
+from labkit.cluster.state import Directory, Options, State
 from labkit.doctor import examine
 from labkit.errors import ConfigError
 
@@ -114,6 +114,15 @@ def test_doctor_tells_of_everything_for_people_and_scripts() -> None:
     assert {each["name"] for each in json.loads(done.stdout)} == set(findings)
     assert done.returncode == (1 if any(f.status == "missing" for f in findings.values()) else 0)
     assert "what to do" in labkit("doctor").stdout
+
+
+def test_doctor_tells_how_pods_run(directory: Directory) -> None:
+    state = State("lab", 3, Options(), 0.0, ready=True, sandbox={"sockets": True, "user_namespaces": False})
+    directory.save(state)
+    (finding,) = [each for each in examine() if each.name == "Pods of lab"]
+    assert finding.found == "socket filter, linked volumes"
+    (directory / "state.json").write_text("{")
+    assert "Pods of lab" not in [each.name for each in examine()]
 
 
 def test_doctor_names_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
