@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from labkit import boxes
 from labkit.cluster.care import NodeCare
+from labkit.cluster.commands import CONTROLLER_MANAGER, CommandLine, in_pod
 from labkit.cluster.phases import Listener, silent
 from labkit.cluster.status import ClusterStatus, NodeInfo
 from labkit.cluster.waiting import serves, wait_for
@@ -105,6 +106,10 @@ class Cluster(NodeCare):
     def underlying(self) -> Cluster:
         """The cluster that labkit itself runs here: this one, but for a context that leads to another one."""
         return self
+
+    def controller_manager(self) -> CommandLine:
+        """What the kube-controller-manager was started with, as far as it can be seen."""
+        return in_pod(self.kube, CONTROLLER_MANAGER)
 
     @cached_property
     def kube(self) -> Kube:

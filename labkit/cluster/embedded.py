@@ -18,6 +18,7 @@ from labkit.cluster import bring_up, kubelet
 from labkit.cluster.addresses import MACHINES, Slot, served_port, service_at
 from labkit.cluster.base import Cluster, check_options
 from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, last_lines
+from labkit.cluster.commands import CONTROLLER_MANAGER, CommandLine, running
 from labkit.cluster.components import PORTS, log_file
 from labkit.cluster.credentials import server_url
 from labkit.cluster.discovery import check_hash
@@ -132,6 +133,12 @@ class EmbeddedCluster(Cluster):
             **no_proxy(os.environ),
         }
         return ([*argv, "-c", command] if command is not None else argv), env
+
+    def controller_manager(self) -> CommandLine:
+        """See Cluster.controller_manager. It is a process here."""
+        _, processes = self._supervisor.status()
+        pids = (each.pid for each in processes if each.name == CONTROLLER_MANAGER and each.pid)
+        return next((running(pid, CONTROLLER_MANAGER) for pid in pids), CommandLine())
 
     def show_logs(self, component: str | None, *, follow: bool, tail: int) -> None:
         """Of each component the file in its directory."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import yaml
 
 from labkit.cluster.base import Cluster, check_options
+from labkit.cluster.commands import CommandLine
 from labkit.cluster.context import gap_sentence, minified
 from labkit.cluster.forward import Forwards
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.state import Directory, write
 from labkit.cluster.status import ClusterStatus, NodeInfo
 from labkit.cluster.waiting import accepts
-from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, LabkitError, MachineError
+from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, MachineError
 from labkit.kube import Kube, dig
 from labkit.tools import kubectl
 
@@ -243,20 +244,16 @@ class ExistingCluster(Cluster):
             "Many clusters have a load balancer already: `kubectl get services -A` shows an EXTERNAL-IP.",
         )
 
+    def controller_manager(self) -> CommandLine:
+        """See Cluster.controller_manager. A cluster of labkit's on this machine knows its own."""
+        local = self._local()
+        return super().controller_manager() if local is None else local.controller_manager()
+
     def _local(self) -> Cluster | None:
         """The cluster of another provider on this machine that this context leads to."""
-        from labkit.cluster.providers import open_cluster, provider_of
-        from labkit.cluster.state import cluster_names
+        from labkit.cluster.providers import cluster_at
 
-        server = self._server(self.kubeconfig)
-        for name in cluster_names():
-            if name == self.name or provider_of(name) == "existing":
-                continue
-            with suppress(LabkitError, OSError, yaml.YAMLError, KeyError, IndexError, TypeError):  # damaged
-                other = open_cluster(name)
-                if other.kubeconfig.exists() and self._server(other.kubeconfig) == server:
-                    return other
-        return None
+        return cluster_at(self._server(self.kubeconfig))
 
     @staticmethod
     def _server(file: Path) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from labkit.cluster.base import Cluster
 from labkit.cluster.phases import Listener, shown
-from labkit.cluster.state import Directory
+from labkit.cluster.state import Directory, cluster_names
 from labkit.cluster.status import ClusterStatus
 from labkit.errors import ConfigError, LabkitError
 from labkit.kube.direct import no_proxy
@@ -172,3 +174,22 @@ def open_cluster(name: str, provider: str | None = None) -> Cluster:
     found = _provider_for(name, provider)
     cluster: Cluster = provider_class(found if provider_of(name) else provider or "embedded").open(name)
     return cluster
+
+
+def cluster_at(server: str) -> Cluster | None:
+    """The embedded or kind cluster of this user whose API server has that URL; None where there is none."""
+    for name in cluster_names():
+        if provider_of(name) in ("", "existing"):
+            continue
+        with suppress(LabkitError):  # one that is damaged is none
+            cluster = open_cluster(name)
+            if _server(cluster.kubeconfig) == server:
+                return cluster
+    return None
+
+
+def _server(kubeconfig: Path) -> str:
+    try:
+        return str(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return ""  # it has no API server yet, or any more

@@ -12,7 +12,7 @@ from typing import Final
 
 from labkit.hpa import words
 from labkit.hpa.errors import MetricUnavailable
-from labkit.hpa.gomath import INT32_MAX, INT64_MAX, ceil32, divide, int32, int64, quotient
+from labkit.hpa.gomath import INT32_MAX, INT64_MAX, ceil32, ceil64, divide, int32, int64, quotient
 from labkit.hpa.pods import Groups, Pod, PodMetric, group, requests_of
 from labkit.hpa.spec import Controller, Metric
 
@@ -217,5 +217,8 @@ def _per_pod(metric: Metric, total: int, target: int, fleet: Fleet, tolerance: T
         wanted = float(total) / float(target)
         replicas = INT32_MAX if metric.source == "External" and wanted > INT32_MAX else ceil32(wanted)
         story.append(words.divided(total, target, replicas))
-    average = -quotient(-total, there) if there and total >= 0 else None
+    average = None
+    if there:  # Go divides floats and rounds up
+        full = metric.source == "External" and float(total) >= float(INT64_MAX)
+        average = INT64_MAX if full else ceil64(float(total) / float(there))
     return Proposal(metric, replicas, ratio, average=average, reasons=tuple(story))

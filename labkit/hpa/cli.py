@@ -32,7 +32,7 @@ def explain(
     if not as_json:
         typer.echo(found)
         return
-    names = ("headline", "why", "grow", "shrink", "problems")
+    names = ("headline", "why", "grow", "shrink", "problems", "settings")
     typer.echo(json.dumps({each: getattr(found, each) for each in names}, indent=1))
 
 

@@ -13,7 +13,7 @@ from labkit import boxes
 from labkit.hpa import words
 from labkit.hpa.behavior import History, normalize
 from labkit.hpa.calculator import Fleet, Proposal, Reading, Tolerance, propose
-from labkit.hpa.errors import MetricUnavailable, ObservationError, number, whole
+from labkit.hpa.errors import MetricUnavailable, ObservationError, SelectorFault, number, whole
 from labkit.hpa.gomath import nanoseconds
 from labkit.hpa.pods import Pod
 from labkit.hpa.spec import Controller, HpaSpec
@@ -29,6 +29,7 @@ class Observation:
         pods: pods that its selector matches.
         readings: one per metric of the spec, in its order.
         status_replicas: the scale target's status.replicas; the same as `replicas` where None.
+        fault: what is wrong with the pods' selector, such as a second autoscaler that has the same pods.
     """
 
     now_s: float
@@ -36,6 +37,7 @@ class Observation:
     pods: Sequence[Pod]
     readings: Sequence[Reading]
     status_replicas: int | None = None
+    fault: SelectorFault | None = None
 
     def __post_init__(self) -> None:
         number("now_s", self.now_s, low=float("-inf"), kind=ObservationError)
@@ -145,6 +147,11 @@ class _Round:
 
     def _recommendation(self) -> int | None:
         """The largest proposal; None where too little is known to act on."""
+        fault = self.observed.fault
+        if fault is not None:
+            self.conditions["ScalingActive"] = fault.reason
+            self.story.append(f"{fault.reason}: {fault.message}.")
+            return None
         self.proposals = tuple(self._proposal(i) for i in range(len(self.spec.metrics)))
         pairs = list(zip(self.spec.metrics, self.proposals, strict=True))
         wanted, leader, failed = 0, "", 0

@@ -48,6 +48,18 @@ class ServiceError(HpaError):
     """The service, metrics or machine model of the simulator has an unusable parameter."""
 
 
+class SelectorFault(LabkitError):
+    """The controller does not work with the pods that the target selects; nothing is scaled until that ends.
+
+    Args:
+        reason: the reason of the ScalingActive condition, such as AmbiguousSelector.
+    """
+
+    def __init__(self, reason: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+
+
 class MetricUnavailable(LabkitError):
     """A metric gives no replica count; the message is the cause in the controller's own terms."""
 

@@ -11,7 +11,7 @@ from labkit import boxes
 from labkit.hpa import observe, words
 from labkit.hpa.calculator import Fleet, Proposal, Reading, Tolerance, propose
 from labkit.hpa.decision import Decision, Observation, State, decide
-from labkit.hpa.errors import MetricUnavailable
+from labkit.hpa.errors import MetricUnavailable, SelectorFault
 from labkit.hpa.manifest import from_manifest
 from labkit.hpa.pods import Pod, PodMetric, requests_of
 from labkit.hpa.spec import DEFAULT_SCALE_DOWN, DEFAULT_SCALE_UP, Controller, HpaSpec, Metric, ScalingRules
@@ -47,6 +47,7 @@ class Explanation:
         shrink: what it would take to get fewer.
         problems: what keeps the autoscaler from working, with what to do.
         decision: the model's own round with the same facts.
+        settings: the controller's flags that counted here, and where they come from.
     """
 
     headline: str
@@ -55,12 +56,15 @@ class Explanation:
     shrink: str
     problems: tuple[str, ...]
     decision: Decision
+    settings: str = ""
 
     def __str__(self) -> str:
         lines = [self.headline, "", "Why:", *(f"  - {reason}" for reason in self.why)]
         if self.problems:
             lines += ["", "Problems:", *(f"  - {problem}" for problem in self.problems)]
-        return "\n".join([*lines, "", f"To grow: {self.grow}", f"To shrink: {self.shrink}"])
+        return "\n".join(
+            [*lines, "", f"To grow: {self.grow}", f"To shrink: {self.shrink}", "", self.settings]
+        )
 
     def _repr_html_(self) -> str:
         return boxes.box(
@@ -79,6 +83,10 @@ def explain(
     events: Sequence[Object] = (),
     now: datetime | None = None,
     controller: Controller | None = None,
+    *,
+    scale: Object | None = None,
+    source: str = "",
+    fault: SelectorFault | None = None,
 ) -> Explanation:
     """Explain a HorizontalPodAutoscaler.
 
@@ -88,6 +96,10 @@ def explain(
         answers: per metric of the spec, the list object that the metrics API returned.
         events: Events about it.
         controller: the controller's flags; upstream's defaults where None.
+        scale: the target's scale subresource, which has the replicas of this moment; where None, those of the
+            autoscaler's status, which are as old as its last round.
+        source: where the flags come from; "" where they are assumed.
+        fault: what is wrong with the pods' selector.
 
     Raises:
         SpecError, ObservationError: an object is not what it should be.
@@ -96,25 +108,36 @@ def explain(
     spec, status = from_manifest(hpa, controller), hpa.get("status") or {}
     seen = [observe.pod(each, now) for each in pods]
     readings = observe.readings(spec, answers, now)
-    replicas = int(status.get("currentReplicas") or 0)
+    replicas, there = _replicas(scale, status)
     zero = any(c.get("type") == "ScaledToZero" and c["status"] == "True" for c in _conditions(status))
-    observed = Observation(0.0, replicas, seen, readings)
+    observed = Observation(0.0, replicas, seen, readings, there, fault)
     decision = decide(spec, observed, State(scaled_to_zero=zero), controller)
     look = _Look(spec, replicas, seen, decision, controller)
     why = [*_last_scaling(status, events, now), *look.measured(), *look.conditions(status)]
     failed = [(m, p) for m, p in look.pairs if isinstance(p, MetricUnavailable)]
     problems = dict.fromkeys(_problem(m, p) for m, p in [*failed, *look.without_requests()])
-    return Explanation(
-        _headline(spec, status), tuple(why), look.grow(), look.shrink(), tuple(problems), decision
-    )
+    grow, shrink = look.grow(), look.shrink()
+    if fault is not None:
+        problems = {f"{fault.reason}: {fault.message}. {fault.hint}": None, **problems}
+        grow = shrink = f"nothing does it before {fault.reason} is mended."
+    headline, settings = _headline(spec, replicas, status), words.settings(controller, source)
+    return Explanation(headline, tuple(why), grow, shrink, tuple(problems), decision, settings)
+
+
+def _replicas(scale: Object | None, status: Object) -> tuple[int, int]:
+    """(asked for, there) of the target."""
+    if scale is None:
+        return (int(status.get("currentReplicas") or 0),) * 2
+    asked, there = scale.get("spec") or {}, scale.get("status") or {}
+    return int(asked.get("replicas") or 0), int(there.get("replicas") or 0)
 
 
 def _conditions(status: Object) -> Sequence[Object]:
     return status.get("conditions") or []
 
 
-def _headline(spec: HpaSpec, status: Object) -> str:
-    current, desired = int(status.get("currentReplicas") or 0), int(status.get("desiredReplicas") or 0)
+def _headline(spec: HpaSpec, current: int, status: Object) -> str:
+    desired = int(status.get("desiredReplicas") or 0)
     going = "" if desired in (0, current) else f", on the way to {desired}"
     return (
         f"{spec.namespace}/{spec.name}: {spec.target_kind} {spec.target_name} has "

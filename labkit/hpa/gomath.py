@@ -37,6 +37,12 @@ def ceil32(value: float) -> int:
     return float_to_int32(float(math.ceil(value)) if math.isfinite(value) else value)
 
 
+def ceil64(value: float) -> int:
+    """A float rounded up to a 64-bit integer; what does not fit becomes the lowest integer."""
+    rounded = math.ceil(value) if math.isfinite(value) else INT64_MIN
+    return rounded if INT64_MIN <= rounded <= INT64_MAX else INT64_MIN
+
+
 def quotient(dividend: int, divisor: int) -> int:
     """Integer division, rounded towards zero."""
     result = abs(dividend) // abs(divisor)

@@ -2,86 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from labkit.errors import KubeError
+from labkit.cluster.base import Cluster
+from labkit.cluster.commands import CONTROLLER_MANAGER, CommandLine, in_pod
+from labkit.cluster.providers import cluster_at
+from labkit.errors import ConfigError, KubeError, LabkitError
 from labkit.hpa import observe
-from labkit.hpa.errors import MetricUnavailable
+from labkit.hpa.errors import MetricUnavailable, SelectorFault
 from labkit.hpa.explain import Explanation, explain
 from labkit.hpa.manifest import from_manifest
-from labkit.hpa.spec import Controller, Metric
-from labkit.kube import Kube
-from labkit.kube.objects import Object
+from labkit.hpa.spec import Controller, HpaSpec, Metric
+from labkit.kube import Kube, NotFound, dig
+from labkit.kube.objects import Object, Objects, label_query
+
+CUSTOM, EXTERNAL = "custom.metrics.k8s.io", "external.metrics.k8s.io"
+APIS = {"External": "external", "Pods": "custom", "Object": "custom"}
+MANY_HPAS = "Keep one of them, or let each scale a target whose selector matches none of the other's pods."
 
 
 def explain_live(
-    kube: Kube, name: str, namespace: str = "default", controller: Controller | None = None
+    where: Kube | Cluster, name: str, namespace: str = "default", controller: Controller | None = None
 ) -> Explanation:
     """Explain an autoscaler of a cluster.
 
     Args:
-        controller: its controller's flags; where None they are read from the kube-controller-manager's
-            pod, or upstream's defaults where that cannot be seen.
+        where: the cluster, or its API.
+        controller: its controller's flags. Where None they are read from the kube-controller-manager that
+            runs: on a cluster of labkit's from its process or pod, elsewhere from its pod in kube-system.
+            Where it cannot be seen, upstream's defaults are assumed. The explanation says which it was.
 
     Raises:
         KubeError: there is no such autoscaler, or its target cannot be read.
     """
+    kube = where if isinstance(where, Kube) else where.kube
     hpa = kube.get("HorizontalPodAutoscaler", name, namespace=namespace)
-    flags = controller or seen_controller(kube)
+    flags, source = (controller, "the caller") if controller else seen_controller(where)
     spec = from_manifest(hpa, flags)
-    scale = kube.request("GET", _scale_path(kube, hpa, namespace))
-    selector = (scale.get("status") or {}).get("selector", "")
-    pods = kube.list("Pod", namespace=namespace, labels=selector)
-    answers = [_answer(kube, metric, namespace, selector) for metric in spec.metrics]
-    return explain(hpa, pods, answers, kube.events(hpa), controller=flags)
-
-
-def seen_controller(kube: Kube) -> Controller:
-    """The flags of a kube-controller-manager that runs as a pod (kind, kubeadm); else the defaults."""
-    try:
-        found = kube.list("Pod", namespace="kube-system", labels="component=kube-controller-manager")
-    except KubeError:
-        found = []
-    argv = [
-        word
-        for each in found[:1]
-        for container in each["spec"]["containers"]
-        for word in (*(container.get("command") or []), *(container.get("args") or []))
-    ]
-    return observe.controller(argv)
-
-
-def _scale_path(kube: Kube, hpa: Mapping[str, Any], namespace: str) -> str:
-    reference = hpa["spec"]["scaleTargetRef"]
-    version, kind, name = reference.get("apiVersion", "apps/v1"), reference["kind"], reference["name"]
-    base = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    listed = kube.request("GET", base).get("resources") or []
-    plural = next(
-        (r["name"] for r in listed if r["kind"] == kind and "/" not in r["name"]), kind.lower() + "s"
+    scale = _scale(kube, spec)
+    selector = str(dig(scale, "status.selector", ""))
+    pods = kube.list("Pod", namespace=namespace, labels=selector) if selector else []
+    return explain(
+        hpa,
+        pods,
+        [_answer(kube, metric, namespace, selector) for metric in spec.metrics],
+        kube.events(hpa),
+        controller=flags,
+        scale=scale,
+        source=source,
+        fault=_fault(kube, hpa, selector, pods),
     )
-    return f"{base}/namespaces/{namespace}/{plural}/{quote(name)}/scale"
+
+
+def seen_controller(where: Kube | Cluster) -> tuple[Controller, str]:
+    """The flags of the kube-controller-manager that runs, and where they were read; "" where assumed."""
+    line = _command_line(where)
+    return observe.controller(line.words), line.source
+
+
+def _command_line(where: Kube | Cluster) -> CommandLine:
+    cluster = cluster_at(where.connection.settings.host) if isinstance(where, Kube) else where
+    if cluster is not None:
+        try:
+            return cluster.controller_manager()
+        except LabkitError:
+            pass  # its API answers, its supervisor does not
+    return in_pod(where if isinstance(where, Kube) else where.kube, CONTROLLER_MANAGER)
+
+
+def _scale(kube: Kube, spec: HpaSpec) -> Object:
+    """The scale subresource of an autoscaler's target."""
+    resource = kube.connection.mapped(spec.target_kind, spec.target_api_version)
+    path = resource.path(name=spec.target_name, namespace=spec.namespace)
+    scale: Object = kube.request("GET", f"{path}/scale")
+    return scale
+
+
+def _fault(kube: Kube, hpa: Object, selector: str, pods: Objects) -> SelectorFault | None:
+    """What keeps the controller from working with the pods, as validateAndParseSelector finds it."""
+    if not selector:
+        hint = "The target's kind must give the scale subresource a selector."
+        return SelectorFault("InvalidSelector", "the HPA target's scale is missing a selector", hint)
+    meta = hpa["metadata"]
+    rivals = [each for each in _others(kube, hpa) if _shares(kube, each, pods)]
+    if not rivals:
+        return None
+    names = ", ".join(sorted([meta["name"], *(each["metadata"]["name"] for each in rivals)]))
+    said = f"the pods selected by {selector} are controlled by more than one autoscaler ({names})"
+    return SelectorFault("AmbiguousSelector", said, MANY_HPAS)
+
+
+def _others(kube: Kube, hpa: Object) -> Objects:
+    namespace, name = hpa["metadata"]["namespace"], hpa["metadata"]["name"]
+    every = kube.list("HorizontalPodAutoscaler", namespace=namespace)
+    return [each for each in every if each["metadata"]["name"] != name]
+
+
+def _shares(kube: Kube, hpa: Object, pods: Objects) -> bool:
+    """Whether another autoscaler's target selects one of the pods."""
+    try:
+        spec = from_manifest(hpa)
+        selector = dig(_scale(kube, spec), "status.selector", "")
+    except (KubeError, ConfigError):
+        return False  # the controller knows no selector of it either
+    if not selector or not pods:
+        return False
+    theirs = kube.list("Pod", namespace=spec.namespace, labels=selector)
+    return not {dig(each, "metadata.uid") for each in pods}.isdisjoint(
+        dig(each, "metadata.uid") for each in theirs
+    )
 
 
 def _answer(kube: Kube, metric: Metric, namespace: str, selector: str) -> Object | MetricUnavailable:
     """What the metrics API says for one metric, or why it says nothing."""
-    api = {"External": "external", "Pods": "custom", "Object": "custom"}.get(metric.source, "resource")
     try:
-        answer: Object = kube.request("GET", _metrics_path(metric, namespace, selector))
+        path, query = _question(kube, metric, namespace, selector)
+        answer: Object = kube.request("GET", path, query=query)
         return answer
-    except KubeError as error:
+    except (KubeError, ConfigError) as error:
+        api = APIS.get(metric.source, "resource")
         return MetricUnavailable(f"unable to fetch metrics from {api} metrics API: {error.message}")
 
 
-def _metrics_path(metric: Metric, namespace: str, selector: str) -> str:
-    where = f"namespaces/{namespace}"
-    query = urlencode({"labelSelector": selector})
+def _question(kube: Kube, metric: Metric, namespace: str, selector: str) -> tuple[str, dict[str, Any]]:
+    """Path and query for one metric, as the controller's clients ask (k8s.io/metrics/pkg/client)."""
+    inside, name = f"namespaces/{namespace}", quote(metric.name, safe="")
+    series = label_query(dict(metric.selector or {}))
     if metric.source == "External":
-        return f"/apis/external.metrics.k8s.io/v1beta1/{where}/{quote(metric.name)}"
+        return f"{_api(kube, EXTERNAL, ('v1beta1',))}/{inside}/{name}", {"labelSelector": series}
     if metric.source == "Pods":
-        return f"/apis/custom.metrics.k8s.io/v1beta2/{where}/pods/*/{quote(metric.name)}?{query}"
+        query = {"labelSelector": selector, "metricLabelSelector": series}
+        return f"{_api(kube, CUSTOM)}/{inside}/pods/*/{name}", query
     if metric.source == "Object":
-        thing = f"{metric.object_kind.lower()}s/{quote(metric.object_name)}"
-        return f"/apis/custom.metrics.k8s.io/v1beta2/{where}/{thing}/{quote(metric.name)}"
-    return f"/apis/metrics.k8s.io/v1beta1/{where}/pods?{query}"
+        thing = _described(kube, metric)
+        return f"{_api(kube, CUSTOM)}/{inside}/{thing}/{name}", {"metricLabelSelector": series}
+    return f"/apis/metrics.k8s.io/v1beta1/{inside}/pods", {"labelSelector": selector}
+
+
+def _described(kube: Kube, metric: Metric) -> str:
+    """`ingresses.networking.k8s.io/web`; the autoscaler's own namespace is `metrics`, whatever its name."""
+    group = metric.object_api_version.rpartition("/")[0]
+    if (metric.object_kind, group) == ("Namespace", ""):
+        return "metrics"
+    resource = kube.connection.mapped(metric.object_kind, metric.object_api_version)
+    plural = f"{resource.name}.{group}" if group else resource.name
+    return f"{plural}/{quote(metric.object_name, safe='')}"
+
+
+def _api(kube: Kube, group: str, known: Sequence[str] = ("v1beta2", "v1beta1")) -> str:
+    """The path of a metrics API, in the version that its server prefers of those the controller knows."""
+    try:
+        served = kube.request("GET", f"/apis/{group}")
+        preferred = dig(served, "preferredVersion.version", "")
+        versions = [preferred, *(each["version"] for each in served.get("versions") or [])]
+    except NotFound:
+        versions = []
+    return f"/apis/{group}/{next((each for each in versions if each in known), known[0])}"

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import yaml
 
+from labkit.hpa import names
 from labkit.hpa.errors import SpecError, choice, inside
-from labkit.hpa.quantities import approximate, quantity, thousandths
+from labkit.hpa.quantities import approximate, exact, quantity, small, thousandths
 from labkit.hpa.spec import (
     DEFAULT_SCALE_DOWN,
     DEFAULT_SCALE_UP,
     SOURCES,
+    TARGETS,
     Behavior,
     Controller,
     HpaSpec,
@@ -29,6 +31,7 @@ from labkit.hpa.spec import (
 )
 
 KIND: Final = "HorizontalPodAutoscaler"
+HIDDEN: Final = ("autoscaling.alpha.kubernetes.io/metrics", "autoscaling.alpha.kubernetes.io/behavior")
 FIELDS: Final = {
     "Resource": "resource",
     "ContainerResource": "containerResource",
@@ -41,7 +44,8 @@ FIELDS: Final = {
 def from_manifest(source: Mapping[str, Any] | str | Path, controller: Controller | None = None) -> HpaSpec:
     """The spec of an autoscaling/v2 (or v1) object, given as a dict, as YAML, or as a file's path.
 
-    Of a YAML with several documents, the one HorizontalPodAutoscaler is taken.
+    Of a YAML with several documents, the one HorizontalPodAutoscaler is taken. What has a `kind` is judged
+    as a whole object; without one it may be a bare spec, which names neither itself nor its target.
 
     Raises:
         SpecError: not such an object, or a value that the API server would refuse; `.field` names it.
@@ -49,7 +53,9 @@ def from_manifest(source: Mapping[str, Any] | str | Path, controller: Controller
     document = _document(source)
     spec = _mapping("spec", document.get("spec"))
     metadata = document.get("metadata") or {}
-    built = inside("spec", lambda: _spec(spec, metadata, str(document.get("apiVersion"))))
+    if "kind" in document and not metadata.get("generateName"):
+        names.subdomain("metadata.name", metadata.get("name"))
+    built = inside("spec", lambda: _spec(spec, metadata, str(document.get("apiVersion")), "kind" in document))
     if built.min_replicas == 0 and not (controller or Controller()).scale_to_zero:
         raise SpecError("spec.minReplicas", "found 0, but scaling to zero is switched off", "Give 1 or more.")
     return built
@@ -69,6 +75,12 @@ def _document(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
         raise SpecError("kind", f"found {len(found)} objects of kind {KIND}, one is needed")
     version = found[0].get("apiVersion", "autoscaling/v2")
     choice("apiVersion", version, ("autoscaling/v2", "autoscaling/v1"), SpecError)
+    annotations = (found[0].get("metadata") or {}).get("annotations") or {}
+    hidden = [key for key in HIDDEN if key in annotations and version == "autoscaling/v1"]
+    if hidden:
+        raise SpecError(
+            "metadata.annotations", f"{hidden[0]} holds a part of the spec", "Read it as autoscaling/v2."
+        )
     return found[0]
 
 
@@ -84,10 +96,14 @@ def _list(field: str, value: Any) -> list[Any]:
     return value
 
 
-def _spec(spec: Mapping[str, Any], metadata: Mapping[str, Any], version: str) -> HpaSpec:
+def _spec(spec: Mapping[str, Any], metadata: Mapping[str, Any], version: str, whole_object: bool) -> HpaSpec:
     if spec.get("maxReplicas") is None:
         raise SpecError("maxReplicas", "is missing", "Give a whole number of at least 1.")
-    reference = _mapping("scaleTargetRef", spec.get("scaleTargetRef") or {})
+    target = ("apps/v1", "Deployment", "")
+    given = spec.get("scaleTargetRef")
+    if given is not None or whole_object:
+        core = isinstance(given, Mapping) and given.get("kind") == "ReplicationController"
+        target = names.reference("scaleTargetRef", given, may_be_core=core)
     least = spec.get("minReplicas")
     behavior = spec.get("behavior")
     return HpaSpec(
@@ -97,9 +113,11 @@ def _spec(spec: Mapping[str, Any], metadata: Mapping[str, Any], version: str) ->
         behavior=None if behavior is None else inside("behavior", lambda: _behavior(behavior)),
         name=metadata.get("name", "hpa"),
         namespace=metadata.get("namespace", "default"),
-        target_kind=reference.get("kind", "Deployment"),
-        target_name=reference.get("name", ""),
-        target_api_version=reference.get("apiVersion", "apps/v1"),
+        target_api_version=target[0],
+        target_kind=target[1],
+        target_name=target[2],
+        labels=dict(metadata.get("labels") or {}),
+        annotations=dict(metadata.get("annotations") or {}),
     )
 
 
@@ -107,7 +125,7 @@ def _metrics(spec: Mapping[str, Any], version: str) -> tuple[Metric, ...]:
     percent = spec.get("targetCPUUtilizationPercentage")
     if version == "autoscaling/v1" and percent is not None:
         return (inside("targetCPUUtilizationPercentage", lambda: cpu_utilization(percent)),)
-    entries = _list("metrics", spec.get("metrics") or [])
+    entries = _list("metrics", [] if spec.get("metrics") is None else spec["metrics"])
     built = []
     for i, entry in enumerate(entries):
         built.append(inside(f"metrics[{i}]", lambda e=entry: _metric(e)))  # type: ignore[misc]
@@ -115,33 +133,52 @@ def _metrics(spec: Mapping[str, Any], version: str) -> tuple[Metric, ...]:
 
 
 def _metric(entry: Any) -> Metric:
-    source = choice("type", _mapping("", entry).get("type"), SOURCES)
+    source = choice("type", _mapping("", {} if entry is None else entry).get("type"), SOURCES)
     name = FIELDS[source]
     body = _mapping(name, entry.get(name))
+    others = [other for other in FIELDS.values() if other != name and entry.get(other) is not None]
+    if others:
+        raise SpecError(others[0], f"found beside {name}", "Make each source an entry of its own.")
     return inside(name, lambda: _metric_body(source, body))
 
 
 def _metric_body(source: str, body: Mapping[str, Any]) -> Metric:
-    target = _mapping("target", body.get("target"))
-    described = body.get("describedObject") or {}
-    identifier = body if source in ("Resource", "ContainerResource") else body.get("metric") or {}
+    described, container, selector = ("", "", ""), "", None
+    if source == "Object":
+        described = names.reference("describedObject", body.get("describedObject"), may_be_core=True)
+    if source == "Resource":
+        name = names.text("name", body.get("name"))
+    elif source == "ContainerResource":
+        name = names.container_resource("name", body.get("name"))
+        container = names.container("container", body.get("container"))
+    else:
+        identifier = _mapping("metric", body.get("metric") or {})
+        name = names.segment("metric.name", identifier.get("name"), "Name the metric.")
+        if identifier.get("selector") is not None:
+            selector = _mapping("metric.selector", identifier["selector"])
     return Metric(
         source,
-        str(identifier.get("name") or ""),
-        inside("target", lambda: _target(target)),
-        container=body.get("container", ""),
-        object_kind=described.get("kind", ""),
-        object_name=described.get("name", ""),
+        name,
+        inside("target", lambda: _target(_mapping("", body.get("target") or {}))),
+        container=container,
+        object_api_version=described[0],
+        object_kind=described[1],
+        object_name=described[2],
+        selector=selector,
     )
 
 
 def _target(target: Mapping[str, Any]) -> Target:
-    values = {}
-    for name in ("averageValue", "value"):
-        given = target.get(name)
-        values[name] = None if given is None else thousandths(name, given)
+    choice("type", target.get("type"), TARGETS)
+    given = {name: target[name] for name in ("averageValue", "value") if target.get(name) is not None}
+    values = {name: thousandths(name, text) for name, text in given.items()}
+    written = tuple((name, str(text).strip()) for name, text in given.items())
     return Target(
-        target.get("type", ""), target.get("averageUtilization"), values["averageValue"], values["value"]
+        target["type"],
+        target.get("averageUtilization"),
+        values.get("averageValue"),
+        values.get("value"),
+        written,
     )
 
 
@@ -177,7 +214,7 @@ def rules_from(given: Any, default: ScalingRules) -> ScalingRules:
 
 
 def _policy(entry: Any) -> Policy:
-    body = _mapping("", entry)
+    body = _mapping("", {} if entry is None else entry)
     for name in ("type", "value", "periodSeconds"):
         if body.get(name) is None:
             raise SpecError(name, "is missing")
@@ -199,7 +236,9 @@ def to_manifest(spec: HpaSpec) -> dict[str, Any]:
     if spec.behavior is not None:
         rules = {"scaleUp": spec.behavior.scale_up, "scaleDown": spec.behavior.scale_down}
         body["behavior"] = {name: _rules_entry(rule) for name, rule in rules.items()}
-    metadata = {"name": spec.name, "namespace": spec.namespace}
+    metadata: dict[str, Any] = {"name": spec.name, "namespace": spec.namespace}
+    extra = {"labels": dict(spec.labels), "annotations": dict(spec.annotations)}
+    metadata |= {name: entries for name, entries in extra.items() if entries}
     return {"apiVersion": "autoscaling/v2", "kind": KIND, "metadata": metadata, "spec": body}
 
 
@@ -213,19 +252,31 @@ def _metric_entry(metric: Metric) -> dict[str, Any]:
     target: dict[str, Any] = {"type": metric.target.type}
     if metric.target.average_utilization is not None:
         target["averageUtilization"] = metric.target.average_utilization
-    if metric.target.average_value is not None:
-        target["averageValue"] = quantity(metric.target.average_value, metric.name)
-    if metric.target.value is not None:
-        target["value"] = quantity(metric.target.value, metric.name)
+    for name, value in (("averageValue", metric.target.average_value), ("value", metric.target.value)):
+        if value is not None:
+            target[name] = _written(metric, name, value)
     if metric.source in ("Resource", "ContainerResource"):
         body: dict[str, Any] = {"name": metric.name, "target": target}
         if metric.container:
             body["container"] = metric.container
     else:
         body = {"metric": {"name": metric.name}, "target": target}
+        if metric.selector is not None:
+            body["metric"]["selector"] = dict(metric.selector)
         if metric.source == "Object":
-            body["describedObject"] = {"kind": metric.object_kind, "name": metric.object_name}
+            described = {"kind": metric.object_kind, "name": metric.object_name}
+            if metric.object_api_version:
+                described["apiVersion"] = metric.object_api_version
+            body["describedObject"] = described
     return {"type": metric.source, FIELDS[metric.source]: body}
+
+
+def _written(metric: Metric, field: str, value: int) -> str:
+    """A target's quantity as the manifest had it, where that is still its value."""
+    for name, text in metric.target.written:
+        if name == field and exact(field, text).scaled(3) == value:
+            return text
+    return quantity(value, metric.name)
 
 
 def _rules_entry(rules: ScalingRules) -> dict[str, Any]:
@@ -233,7 +284,7 @@ def _rules_entry(rules: ScalingRules) -> dict[str, Any]:
     if rules.window_seconds is not None:
         entry["stabilizationWindowSeconds"] = rules.window_seconds
     if rules.tolerance is not None:
-        entry["tolerance"] = quantity(round(rules.tolerance * 1000))
+        entry["tolerance"] = small(rules.tolerance)
     entry["policies"] = [
         {"type": p.type, "value": p.value, "periodSeconds": p.period_seconds} for p in rules.policies
     ]

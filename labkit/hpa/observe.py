@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from labkit import durations
 from labkit.hpa.calculator import Reading
 from labkit.hpa.errors import MetricUnavailable, ObservationError, SpecError, inside
 from labkit.hpa.pods import Pod, PodMetric
@@ -18,6 +19,7 @@ from labkit.hpa.spec import Controller, HpaSpec, Metric
 
 Object = Mapping[str, Any]
 CUSTOM_WINDOW_S: Final = 60.0
+TRUE: Final = ("1", "t", "true")
 FLAGS: Final = {
     "--horizontal-pod-autoscaler-sync-period": "sync_period_s",
     "--horizontal-pod-autoscaler-tolerance": "tolerance",
@@ -38,18 +40,11 @@ def timestamp(field: str, text: Any) -> datetime:
 
 
 def seconds(field: str, text: Any) -> float:
-    """A duration as Go writes it: `15s`, `1m30s`, `10.5s`, `2h0m0s`, `500ms`."""
-    units, total, number = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}, 0.0, ""
-    rest = str(text)
-    while rest:
-        digits = len(rest) - len(rest.lstrip("0123456789."))
-        number, rest = rest[:digits], rest[digits:]
-        unit = rest[: len(rest) - len(rest.lstrip("hmnus"))]
-        rest = rest[len(unit) :]
-        if not number or (unit not in units and text != "0"):
-            raise ObservationError(field, f"found {text!r}", "Give a duration such as 15s.")
-        total += float(number) * units.get(unit, 1.0)
-    return total
+    """A duration as Go writes it: `15s`, `1m30s`, `10.5s`, `2h0m0s`, `500ms`; "" is none."""
+    try:
+        return durations.seconds(str(text)) if text else 0.0
+    except ValueError:
+        raise ObservationError(field, f"found {text!r}", "Give a duration such as 15s.") from None
 
 
 def pod(obj: Object, now: datetime) -> Pod:
@@ -138,6 +133,9 @@ def reading(metric: Metric, answer: Object | MetricUnavailable, now: datetime) -
         if not items:
             return MetricUnavailable("no metrics returned from resource metrics API")
         return samples(items, metric.name, now, metric.container)
+    if metric.source == "Object" and len(items) != 1:
+        problem = f"the custom metrics API server returned {len(items)} results when we asked for exactly one"
+        return MetricUnavailable(f"unable to fetch metrics from custom metrics API: {problem}")
     if not items:
         api = "external" if metric.source == "External" else "custom"
         return MetricUnavailable(f"no metrics returned from {api} metrics API")
@@ -150,7 +148,8 @@ def reading(metric: Metric, answer: Object | MetricUnavailable, now: datetime) -
         item["describedObject"]["name"]: PodMetric(
             value,
             (now - timestamp("timestamp", item.get("timestamp"))).total_seconds(),
-            float(item.get("windowSeconds") or CUSTOM_WINDOW_S),
+            # v1beta2 calls it windowSeconds, v1beta1 window
+            float(item.get("windowSeconds") or item.get("window") or CUSTOM_WINDOW_S),
         )
         for item, value in zip(items, values, strict=True)
     }
@@ -171,15 +170,23 @@ def _inside(i: int, metric: Metric, answer: Object | MetricUnavailable, now: dat
 
 
 def controller(argv: Sequence[str]) -> Controller:
-    """The autoscaler's flags in a kube-controller-manager command line; upstream's defaults for the rest."""
+    """The autoscaler's flags in a kube-controller-manager command line; upstream's defaults for the rest.
+
+    Flags are read as upstream reads them: `--flag=value` or `--flag value`, `_` is as good as `-`, and the
+    last one counts.
+    """
     found: dict[str, float] = {}
-    for argument in argv:
-        flag, _, value = argument.partition("=")
-        if flag in FLAGS:
+    gates: dict[str, bool] = {}
+    for place, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        flag = name.replace("_", "-")
+        value = value if equals else "".join(argv[place + 1 : place + 2])
+        if flag == "--feature-gates":
+            pairs = (each.partition("=") for each in value.split(","))
+            gates |= {gate.strip(): given.strip().lower() in TRUE for gate, _, given in pairs}
+        elif flag in FLAGS:
             try:
                 found[FLAGS[flag]] = float(value) if "tolerance" in flag else seconds(flag, value)
             except ValueError:
                 raise SpecError(flag, f"found {value!r}", "Give a number.") from None
-    gates = next((a.partition("=")[2] for a in argv if a.startswith("--feature-gates=")), "")
-    off = "HPAScaleToZero=false" in gates.split(",")
-    return Controller(**found, scale_to_zero=not off)
+    return Controller(**found, scale_to_zero=gates.get("HPAScaleToZero", gates.get("AllBeta", True)))

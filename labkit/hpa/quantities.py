@@ -1,43 +1,48 @@
-"""Kubernetes quantities (`250m`, `1.5`, `64Mi`) as whole thousandths, and back."""
+"""Quantities as the controller counts them, in whole thousandths, and back."""
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from labkit.hpa.errors import HpaError, SpecError
+from labkit.kube.quantities import Quantity, parse_quantity
 
 BYTES_UNITS: Final = (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
+SMALL_UNITS: Final = ((9, ""), (6, "m"), (3, "u"), (0, "n"))
+NANO: Final = 9
 
 
-def decimal(field: str, text: Any, kind: type[HpaError] = SpecError) -> Decimal:
+def exact(field: str, text: Any, kind: type[HpaError] = SpecError) -> Quantity:
     """The exact value of a quantity; anything that is none raises `kind`, naming `field`."""
-    from kubernetes.utils.quantity import parse_quantity
-
     try:
-        if isinstance(text, bool) or not isinstance(text, str | int | float):
-            raise ValueError
-        value: Decimal = parse_quantity(text)  # type: ignore[no-untyped-call]
-        if not value.is_finite():
-            raise ValueError
-    except (ValueError, ArithmeticError):
+        return parse_quantity(text)
+    except ValueError:
         raise kind(field, f"found {text!r}", "Give a quantity, such as 250m, 1.5 or 64Mi.") from None
-    return value
 
 
 def thousandths(field: str, text: Any, kind: type[HpaError] = SpecError) -> int:
     """A quantity in thousandths, rounded up as the controller does (`0.1m` is 1)."""
-    return int((decimal(field, text, kind) * 1000).to_integral_value(ROUND_CEILING))
+    value = exact(field, text, kind).scaled(3)
+    if value is None:
+        raise kind(field, f"found {text!r}", "The controller counts in thousandths, up to 2**63 of them.")
+    return value
 
 
 def approximate(field: str, text: Any) -> float:
     """A quantity as the float that the controller compares with (its stored form has steps of 1000)."""
-    value = decimal(field, text)
+    value = exact(field, text)
     for power in (0, 3, 6, 9):
-        scaled = value * 10**power
-        if scaled == scaled.to_integral_value():
-            return float(int(scaled)) * 10.0**-power
-    return float(value)
+        if value.exponent + power >= 0 or value.number % 10 ** -(value.exponent + power) == 0:
+            scaled = Quantity(value.number, value.exponent + power)
+            return float(scaled) * 10.0**-power
+    raise AssertionError("a quantity has no more than nine decimal places")
+
+
+def small(number: float) -> str:
+    """A ratio as the shortest quantity of its value, to a billionth: `50m`, `100u`, `2`."""
+    billionths = round(number * 10**NANO)
+    power, unit = next((p, u) for p, u in SMALL_UNITS if billionths % 10**p == 0)
+    return f"{billionths // 10**power}{unit}"
 
 
 def quantity(milli: int, resource: str = "") -> str:

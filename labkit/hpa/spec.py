@@ -7,13 +7,15 @@ pkg/controller/podautoscaler/config/v1alpha1/defaults.go.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from labkit.hpa.errors import SpecError, choice, number, whole
 
 MAX_WINDOW_SECONDS: Final = 3600
 MAX_PERIOD_SECONDS: Final = 1800
+TARGETS: Final = ("Utilization", "AverageValue", "Value")
 SOURCES: Final = ("Resource", "ContainerResource", "Pods", "Object", "External")
 
 
@@ -97,15 +99,19 @@ class Behavior:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Target of a metric; `value` and `average_value` in thousandths (millicores for CPU)."""
+    """Target of a metric; `value` and `average_value` in thousandths (millicores for CPU).
+
+    `written` has the quantities as a manifest gave them, by field, so that what is finer is not lost.
+    """
 
     type: str
     average_utilization: int | None = None
     average_value: int | None = None
     value: int | None = None
+    written: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        choice("type", self.type, ("Utilization", "AverageValue", "Value"))
+        choice("type", self.type, TARGETS)
         if self.average_utilization is not None:
             whole("averageUtilization", self.average_utilization, 1)
         for name, given in (("averageValue", self.average_value), ("value", self.value)):
@@ -123,6 +129,8 @@ class Metric:
         container: for ContainerResource.
         object_kind: kind of the described object, for Object.
         object_name: its name.
+        object_api_version: its group and version.
+        selector: a LabelSelector of series, for Pods, Object and External.
     """
 
     source: str
@@ -131,6 +139,8 @@ class Metric:
     container: str = ""
     object_kind: str = ""
     object_name: str = ""
+    object_api_version: str = ""
+    selector: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         choice("type", self.source, SOURCES)
@@ -145,13 +155,15 @@ class Metric:
         if self.source in ("Resource", "ContainerResource"):
             given = (target.average_utilization, target.average_value)
             if given.count(None) != 1:
-                raise SpecError("target", "needs either averageUtilization or averageValue", hint)
+                place = "averageUtilization" if given.count(None) else "averageValue"
+                raise SpecError(f"target.{place}", "needs either averageUtilization or averageValue", hint)
         elif self.source == "Pods" and target.average_value is None:
             raise SpecError("target.averageValue", "is missing", "Give the wanted average per pod.")
         elif self.source == "External" and (target.value, target.average_value).count(None) != 1:
-            raise SpecError("target", "needs either value or averageValue", hint)
+            place = "averageValue" if target.value is None else "value"
+            raise SpecError(f"target.{place}", "needs either value or averageValue", hint)
         elif self.source == "Object" and target.value is None and target.average_value is None:
-            raise SpecError("target", "needs value or averageValue", hint)
+            raise SpecError("target.averageValue", "needs value or averageValue", hint)
 
     @property
     def label(self) -> str:
@@ -186,6 +198,8 @@ class HpaSpec:
     target_kind: str = "Deployment"
     target_name: str = ""
     target_api_version: str = "apps/v1"
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         whole("maxReplicas", self.max_replicas, 1)
@@ -197,7 +211,7 @@ class HpaSpec:
             raise SpecError("metrics", "the list is empty", "Give at least one metric.")
         if self.min_replicas == 0 and not self.has_object_or_external:
             hint = "Add an Object or External metric, or set minReplicas to 1."
-            raise SpecError("minReplicas", "0 needs a metric that exists without pods", hint)
+            raise SpecError("metrics", "minReplicas 0 needs a metric that exists without pods", hint)
 
     @property
     def has_object_or_external(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from labkit.hpa.spec import Metric
+from labkit.hpa.spec import Controller, Metric
 
 
 def plural(count: int, noun: str) -> str:
@@ -106,3 +106,15 @@ def rate_limited(direction: str, limit: int, wanted: int, rule: str) -> str:
 
 def bounded(wanted: int, limit: int, name: str) -> str:
     return f"{wanted} is {'above' if name == 'maxReplicas' else 'below'} {name} {limit}."
+
+
+def settings(controller: Controller, source: str) -> str:
+    """The flags that counted, and where they come from."""
+    times = (
+        f"a round every {controller.sync_period_s:g} s, tolerance {controller.tolerance:g}, "
+        f"scale-down window {controller.downscale_stabilization_s:g} s, "
+        f"CPU initialization period {controller.cpu_initialization_period_s:g} s, "
+        f"initial readiness delay {controller.initial_readiness_delay_s:g} s"
+    )
+    origin = f"read from {source}" if source else "assumed: upstream's defaults, as its flags cannot be seen"
+    return f"The controller's flags: {times} ({origin})."

@@ -253,7 +253,8 @@ class Connection:
         kind = _SHORT.get(kind.upper(), kind)
         match = next((name for name in _VERSION if kind.lower() in (name.lower(), name.lower() + "s")), kind)
         version = api_version or version or _VERSION.get(match, "")
-        found = self._patiently(lambda: self._search(match, version))
+        where = {"api_version": version} if version else {}
+        found = self._patiently(lambda: self._search(match, version, **where))
         if not found:
             raise NotFound(
                 f"The API server knows no kind {kind!r}{f' in {version}' if version else ''}.",
@@ -261,7 +262,26 @@ class Connection:
             )
         return min(found, key=lambda each: (not each.preferred, "beta" in each.api_version, bool(each.group)))
 
-    def _search(self, kind: str, version: str) -> list[Any]:
+    def mapped(self, kind: str, api_version: str) -> Any:
+        """The resource of a kind in the group of `api_version`, in the version that the server prefers.
+
+        Controllers look kinds up like this (RESTMapper): which version a reference names is all the same.
+
+        Raises:
+            NotFound: the group has no such kind.
+        """
+        group = api_version.rpartition("/")[0]
+        where = {"group": group} if group else {"prefix": "api"}
+        found = self._patiently(lambda: self._search(kind, "", **where))
+        exact = [each for each in found if each.kind == kind and (each.group or "") == group]
+        if not exact:
+            raise NotFound(
+                f"The API server knows no kind {kind!r} in {group or 'the core group'}.",
+                "`kubectl api-resources` lists them. Is apiVersion right?",
+            )
+        return min(exact, key=lambda each: (not each.preferred, "beta" in each.api_version))
+
+    def _search(self, kind: str, version: str, **where: str) -> list[Any]:
         """Resources whose kind, plural, singular or short name is `kind`."""
         import urllib3
         from kubernetes.dynamic.exceptions import DynamicApiError, ResourceNotFoundError
@@ -269,7 +289,7 @@ class Connection:
         try:
             discovery = self.dynamic.resources
             with self._lock:
-                exact = discovery.search(kind=kind, **({"api_version": version} if version else {}))
+                exact = discovery.search(kind=kind, **where)
                 found = [each for each in exact if each.kind == kind]
                 every = (each for group in discovery for each in group if hasattr(each, "singular_name"))
                 return found or [each for each in every if _named(each, kind.lower(), version)]

@@ -7,18 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from labkit.errors import ConfigError
+from labkit.kube.quantities import parse_quantity
 
 Object = dict[str, Any]
 Objects = list[Object]
 
+_OPERATORS = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-_SUFFIX = {
-    **{
-        suffix: 1000.0**power
-        for power, suffix in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)
-    },
-    **{suffix: 1024.0**power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
-}
 
 
 def dig(obj: Any, path: str, default: Any = None) -> Any:
@@ -57,11 +52,9 @@ def quantity(text: str | int | float) -> float:
     Raises:
         ConfigError: it is not a quantity.
     """
-    match = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)", str(text))
     try:
-        number, suffix = match.groups() if match else ("", "")
-        return float(number) * _SUFFIX[suffix]
-    except (ValueError, KeyError):
+        return float(parse_quantity(text))
+    except ValueError:
         raise ConfigError(
             f"{text!r} is not a quantity.", "Quantities are like 250m, 2, 64Mi or 1Gi."
         ) from None
@@ -75,5 +68,23 @@ def timestamp(text: str | None) -> float | None:
 def selector(obj: Object) -> str:
     """The label selector of a workload or Service as a query string, "" where it selects nothing."""
     found = dig(obj, "spec.selector", {})
-    labels = found.get("matchLabels", {} if "matchExpressions" in found else found)
-    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    structured = "matchLabels" in found or "matchExpressions" in found
+    return label_query(found if structured else {"matchLabels": found})
+
+
+def label_query(selector: Object) -> str:
+    """A LabelSelector as query strings have it, in upstream's order: `app=web,tier in (a,b),!old`.
+
+    Raises:
+        ConfigError: an expression has an operator or values that cannot be.
+    """
+    parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    for each in selector.get("matchExpressions") or []:
+        key, operator, values = each.get("key"), each.get("operator"), each.get("values") or []
+        if operator not in _OPERATORS or (operator in ("In", "NotIn")) != bool(values):
+            raise ConfigError(
+                f"{each!r} is not an expression of a label selector.",
+                "Operators are In and NotIn with values, Exists and DoesNotExist without.",
+            )
+        parts.append((key, _OPERATORS[operator].format(key, ",".join(sorted(values)))))
+    return ",".join(text for _, text in sorted(parts, key=lambda part: part[0]))

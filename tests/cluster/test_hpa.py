@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from labkit.cluster.base import Cluster
-from labkit.hpa.live import explain_live
-from labkit.kube import NotFound
+from labkit.hpa import Controller
+from labkit.hpa.live import explain_live, seen_controller
+from labkit.kube import Kube, NotFound
 
 from .helpers import deployment, namespace
 
@@ -64,6 +65,41 @@ def test_why_and_what_it_would_take(cluster: Cluster) -> None:
         assert json.loads(command(cluster, space.name, "busy", "--json"))["grow"] == busy.grow
         with pytest.raises(NotFound):
             explain_live(cluster.kube, "nobody", space.name)
+
+
+def test_it_counts_with_the_flags_of_the_controller_that_runs(cluster: Cluster) -> None:
+    """The fixture's cluster has the embedded provider's 5, 10 and 5 s, not upstream's 15, 300 and 30."""
+    line = cluster.controller_manager()
+    assert "--horizontal-pod-autoscaler-cpu-initialization-period=10s" in line.words
+    expected = Controller(5, initial_readiness_delay_s=5, cpu_initialization_period_s=10)
+    for where in (cluster, cluster.kube, Kube(cluster.kubeconfig)):
+        assert seen_controller(where) == (expected, line.source)
+    with namespace(cluster, "hpa") as space:
+        space.apply(deployment("calm", 1, "sleep", "600"), autoscaler("calm", 50))
+        settings = json.loads(command(cluster, space.name, "calm", "--json"))["settings"]
+    assert "a round every 5 s" in settings and "initial readiness delay 5 s" in settings
+    assert "read from the kube-controller-manager that runs (process " in settings
+
+
+def test_a_second_autoscaler_on_the_same_pods_is_told_as_the_controller_does(cluster: Cluster) -> None:
+    with namespace(cluster, "hpa") as space:
+        twin = autoscaler("second", 50)
+        twin["spec"]["scaleTargetRef"]["name"] = "busy"
+        space.apply(
+            deployment("busy", 1, "sleep", "600", container={"resources": {"requests": {"cpu": "100m"}}}),
+            autoscaler("busy", 20),
+            twin,
+        )
+        cluster.kube.wait("Deployment", "busy", "rolled out", namespace=space.name)
+        cluster.kube.wait("HPA", "second", "ScalingActive=False", namespace=space.name, timeout_s=60)
+
+        def told(hpa: dict[str, Any]) -> bool:
+            return "AmbiguousSelector" in json.dumps(hpa.get("status", {}))
+
+        cluster.kube.wait("HPA", "second", told, namespace=space.name, timeout_s=60)
+        found = explain_live(cluster, "second", space.name)
+        assert found.decision.conditions["ScalingActive"] == "AmbiguousSelector"
+        assert "AmbiguousSelector" in found.grow and "AmbiguousSelector" in found.problems[0]
 
 
 def command(cluster: Cluster, where: str, *arguments: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from labkit.hpa import Controller, Observation, State, decide, from_manifest
 from tests.hpa.cases import Case
-from tests.unit.test_hpa_model import compare, pod_of, reading_key, reading_of
+from tests.unit.test_hpa_model import compare, fault_of, pod_of, reading_key, reading_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "pkg/controller/podautoscaler"
@@ -87,7 +87,10 @@ def play(rng: random.Random, wild: bool) -> tuple[dict[str, Any], list[Any]]:
         readings = [found[reading_key(metric)] for metric in spec.metrics]
         pods = [pod_of(each) for each in turn["pods"]]
         decision = decide(
-            spec, Observation(now, replicas, pods, readings, turn.get("status")), state, controller
+            spec,
+            Observation(now, replicas, pods, readings, turn.get("status"), fault_of(turn)),
+            state,
+            controller,
         )
         state, replicas = decision.state, decision.replicas
         decisions.append(decision)

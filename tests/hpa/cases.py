@@ -104,6 +104,8 @@ class Case:
             turn["replicas"] = r.choice([low, high, r.randint(0, high + 3), r.randint(1, high)])
         if r.random() < 0.15:
             turn["status"] = r.randint(0, high + 3)
+        if r.random() < 0.03:
+            turn["rival"] = True
         self.level = min(max(self.level * r.choice([1, 1, 1, 0.5, 1.3, 2, 0.8, 0.1]), 0.01), 20)
         count = r.choice([turn.get("replicas", replicas)] * 6 + [0, 1, 2, 5, 12])
         pods = [self.pod(i) for i in range(count)]

@@ -69,6 +69,7 @@ type round struct {
 	Status   *int32
 	Pods     []pod
 	Readings []reading
+	Rival    bool // another autoscaler selects the same pods
 }
 type caseIn struct {
 	Hpa       autoscalingv2.HorizontalPodAutoscaler
@@ -83,6 +84,7 @@ type outcome struct {
 	Error      string            `json:"error"`
 	Conditions map[string]string `json:"conditions"`
 	Util       []*int32          `json:"util"`
+	Averages   []*int64          `json:"averages"`
 }
 
 type world struct {
@@ -213,6 +215,28 @@ func (w *world) UpdateStatus(ctx context.Context, h *autoscalingv2.HorizontalPod
 	return h, nil
 }
 
+// average is the value per pod in a metric's status, in thousandths.
+func average(s autoscalingv2.MetricStatus) *int64 {
+	var q *resource.Quantity
+	switch {
+	case s.Resource != nil:
+		q = s.Resource.Current.AverageValue
+	case s.ContainerResource != nil:
+		q = s.ContainerResource.Current.AverageValue
+	case s.Pods != nil:
+		q = s.Pods.Current.AverageValue
+	case s.Object != nil:
+		q = s.Object.Current.AverageValue
+	case s.External != nil:
+		q = s.External.Current.AverageValue
+	}
+	if q == nil {
+		return nil
+	}
+	milli := q.MilliValue()
+	return &milli
+}
+
 func drive(c caseIn) []outcome {
 	defaults.SetDefaults_HorizontalPodAutoscaler(&c.Hpa)
 	c.Hpa.Name, c.Hpa.Namespace = "h", "d"
@@ -228,6 +252,8 @@ func drive(c caseIn) []outcome {
 		replicaCalc: NewReplicaCalculator(w, lister{w}, sec(c.Init), sec(c.Delay)),
 	}
 	a.selectorTracker.PutIfAbsent("d", selectors.Key{Name: "h", Namespace: "d"}, labels.Nothing())
+	rival := selectors.Key{Name: "rival", Namespace: "d"}
+	a.selectorTracker.PutIfAbsent("d", rival, labels.Nothing())
 	var out []outcome
 	for _, r := range c.Rounds {
 		time.Sleep(sec(r.Dt) + tick)
@@ -235,6 +261,11 @@ func drive(c caseIn) []outcome {
 			w.replicas = *r.Replicas
 		}
 		w.now = r
+		theirs := labels.Nothing()
+		if r.Rival {
+			theirs = labels.Everything()
+		}
+		a.selectorTracker.PutIfPresent("d", rival, theirs)
 		err := a.reconcileAutoscaler(context.Background(), w.hpa, "d/h")
 		o := outcome{Replicas: w.replicas, Conditions: map[string]string{}}
 		if err != nil {
@@ -251,6 +282,7 @@ func drive(c caseIn) []outcome {
 			} else {
 				o.Util = append(o.Util, nil)
 			}
+			o.Averages = append(o.Averages, average(s))
 		}
 		out = append(out, o)
 	}

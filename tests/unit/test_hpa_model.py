@@ -30,6 +30,7 @@ from labkit.hpa import (
     PodMetric,
     Policy,
     ScalingRules,
+    SelectorFault,
     State,
     cpu_utilization,
     decide,
@@ -102,6 +103,11 @@ def reading_of(given: dict[str, Any]) -> Any:
     return given.get("value", given.get("values"))
 
 
+def fault_of(turn: dict[str, Any]) -> SelectorFault | None:
+    """A second autoscaler that has the same pods; where there are none, it has none of them."""
+    return SelectorFault("AmbiguousSelector", "two have them") if turn.get("rival") and turn["pods"] else None
+
+
 def reading_key(metric: hpa.Metric) -> str:
     return f"{metric.name}/{metric.container}"
 
@@ -123,7 +129,7 @@ def test_whole_rounds_agree_with_upstream() -> None:
             found = {r["key"]: reading_of(r) for r in turn["readings"]}
             readings = [found[reading_key(metric)] for metric in spec.metrics]
             pods = [pod_of(p) for p in turn["pods"]]
-            seen_now = Observation(now, replicas, pods, readings, turn.get("status"))
+            seen_now = Observation(now, replicas, pods, readings, turn.get("status"), fault_of(turn))
             decision = decide(spec, seen_now, state, controller)
             state, replicas = decision.state, decision.replicas
             compare(decision, turn["expect"])
@@ -136,12 +142,22 @@ def compare(decision: hpa.Decision, expected: dict[str, Any]) -> None:
     for kind, reason in decision.conditions.items():
         assert expected["conditions"].get(kind) == reason
     failures = [p.message for p in decision.proposals if isinstance(p, MetricUnavailable)]
+    if decision.conditions.get("ScalingActive") == "AmbiguousSelector":
+        assert "controlled by more than one HPA" in expected["error"]
+        return
     assert bool(failures) == bool(expected["error"])
     if failures:
         assert failures[0] in expected["error"]
     for proposal, utilization in zip(decision.proposals, expected["utilization"] or [], strict=False):
         if not isinstance(proposal, MetricUnavailable):
             assert proposal.utilization == utilization
+    for proposal, average in zip(decision.proposals, expected.get("averages") or [], strict=False):
+        if (
+            not isinstance(proposal, MetricUnavailable)
+            and average is not None
+            and proposal.average is not None
+        ):
+            assert proposal.average == average
 
 
 # --- rules that always hold -------------------------------------------------------------------------------
