@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from labkit.acquire import module_folder
+from labkit.addons import pools
 from labkit.addons.base import Addon, AddonStatus
 from labkit.cluster.addresses import service_at
 from labkit.cluster.phases import Listener, phase
@@ -176,36 +177,44 @@ class MetalLB(Addon):
         return f"{first + skip}-{first + skip + count - 1}"
 
     def pools(self) -> pd.DataFrame:
-        """Pools: pool, addresses (ranges, as text), assigned and available (how many)."""
-        try:
-            found = self.cluster.kube.list("IPAddressPool", namespace=NAMESPACE)
-        except KubeError:
-            found = []  # the kind is not there: nothing is installed
+        """Pools: pool, addresses (ranges and networks, as text), assigned and available (how many)."""
         rows = [
             {
                 "pool": pool["metadata"]["name"],
                 "addresses": ", ".join(dig(pool, "spec.addresses", [])),
-                "assigned": int(dig(pool, "status.assignedIPv4", 0)),
-                "available": int(dig(pool, "status.availableIPv4", 0)),
+                "assigned": _counted(pool, "assigned"),
+                "available": _counted(pool, "available"),
             }
-            for pool in found
+            for pool in self._pools()
         ]
         return pd.DataFrame(rows, columns=["pool", "addresses", "assigned", "available"])
+
+    def _pools(self) -> list[Object]:
+        try:
+            return self.cluster.kube.list("IPAddressPool", namespace=NAMESPACE)
+        except KubeError:
+            return []  # the kind is not there: nothing is installed
 
     def assignments(self) -> pd.DataFrame:
         """Who has which address: one row per address of each pool and Service on it.
 
         Returns:
-            pool, address, service (namespace/name) and ports (as text). A free address has service "";
-            a Service that waits has pool and address "".
+            pool, address, service (namespace/name) and ports (as text). A free address has service ""; in a
+            pool of more than 64, a run of free addresses has one row, 192.0.2.20-192.0.2.99. A Service
+            that waits has pool and address "".
         """
         services = self._services()
+        holders: dict[str, list[Object]] = {}
+        for service in services:
+            for address in _addresses_of(service):
+                holders.setdefault(address, []).append(service)
         rows: list[tuple[str, str, str, str]] = []
-        for pool in self.pools().itertuples():
-            for address in _each(str(pool.addresses)):
-                holders = [service for service in services if address in _addresses_of(service)]
-                rows += [(str(pool.pool), address, _name(one), _ports(one)) for one in holders] or [
-                    (str(pool.pool), address, "", "")
+        for pool in self._pools():
+            name, buggy = pool["metadata"]["name"], bool(dig(pool, "spec.avoidBuggyIPs", False))
+            parts = pools.spans(dig(pool, "spec.addresses", []), avoid_buggy=buggy)
+            for address in pools.listed(parts, [ip_address(each) for each in holders]):
+                rows += [(name, address, _name(one), _ports(one)) for one in holders.get(address, [])] or [
+                    (name, address, "", "")
                 ]
         rows += [("", "", _name(one), _ports(one)) for one in services if not _addresses_of(one)]
         return pd.DataFrame(rows, columns=["pool", "address", "service", "ports"])
@@ -223,6 +232,8 @@ class MetalLB(Addon):
                 f"Service {namespace}/{service} has no external address.", why_pending(self.cluster.kube, obj)
             )
         number = port or int(dig(obj, "spec.ports[0].port"))
+        if ip_address(found[0]).version == 6:
+            return f"http://[{found[0]}]:{number}"
         host, number = service_at(found[0], number)
         return f"http://{host}:{number}"
 
@@ -285,19 +296,15 @@ def _pool_of(service: Object) -> str:
 
 
 def _addresses_of(service: Object) -> list[str]:
-    return [entry["ip"] for entry in dig(service, "status.loadBalancer.ingress", []) if "ip" in entry]
+    """Its addresses, each in the one form that ipaddress gives it."""
+    found = (entry["ip"] for entry in dig(service, "status.loadBalancer.ingress", []) if entry.get("ip"))
+    return [str(ip_address(each)) for each in found]
+
+
+def _counted(pool: Object, what: str) -> int:
+    """How many addresses of a pool are `assigned` or `available`, of both families."""
+    return sum(int(dig(pool, f"status.{what}{family}", 0)) for family in ("IPv4", "IPv6"))
 
 
 def _ports(service: Object) -> str:
     return ", ".join(str(port["port"]) for port in dig(service, "spec.ports", []))
-
-
-def _each(ranges: str, most: int = 32) -> list[str]:
-    """The first addresses of ranges such as 127.240.0.1-127.240.0.3."""
-    found: list[str] = []
-    for part in ranges.split(", "):
-        first, dash, last = part.partition("-")
-        if dash:
-            begin, end = IPv4Address(first.strip()), IPv4Address(last.strip())
-            found += [str(IPv4Address(number)) for number in range(int(begin), int(end) + 1)][:most]
-    return found[:most]

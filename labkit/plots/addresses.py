@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 import pandas as pd
@@ -35,15 +36,22 @@ def address_pool_figure(assignments: pd.DataFrame, title: str = "") -> Figure:
     free = 0
     for place, address in enumerate(addresses):
         held = pooled[(pooled["address"] == address) & (pooled["service"] != "")]
-        free += held.empty
+        free += _count(address) if held.empty else 0
         _box(axis, 0, place, 2.6, address, GREY if held.empty else INK)
         _holders(axis, place, held)
     for place, row in enumerate(waiting.itertuples(), start=len(addresses)):
         axis.text(1.3, place + 0.5, "no address", ha="center", va="center", color=RED, fontsize=9)
         name = str(row.service).rpartition("/")[2]
         _box(axis, 3.2, place, 6.52, f"{name}: pending", "white", edge=RED, ink=RED)
-    headline(figure, title or _pool_message(len(addresses), free, len(waiting)), _names(pooled))
+    total = sum(map(_count, addresses))
+    headline(figure, title or _pool_message(total, free, len(waiting)), _names(pooled))
     return figure
+
+
+def _count(address: str) -> int:
+    """How many addresses a row has: one, or those of a run such as 192.0.2.20-192.0.2.99."""
+    first, _, last = address.partition("-")
+    return int(ip_address(last or first)) - int(ip_address(first)) + 1
 
 
 def _holders(axis: Axes, place: int, held: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from labkit import load
+from labkit import load, plots
 from labkit.addons import AddonStatus
 from labkit.addons.failover import FailOver, fail_over
 from labkit.addons.metallb import MetalLB, pool_manifest, why_pending
@@ -100,6 +100,56 @@ def test_assignments_tell_of_shared_free_and_awaited_addresses() -> None:
         ["", "shop/late", "80"],
     ]
     assert made.pools().to_numpy().tolist() == [["lab", "127.240.0.1-127.240.0.3", 2, 1]]
+
+
+def pool(*addresses: str, **spec: Any) -> dict[str, Any]:
+    status = {"assignedIPv4": 1, "availableIPv4": 3, "assignedIPv6": 2, "availableIPv6": 8}
+    return {"metadata": {"name": "lab"}, "spec": {"addresses": list(addresses), **spec}, "status": status}
+
+
+def rows(made: MetalLB) -> list[list[str]]:
+    return made.assignments()[["address", "service"]].to_numpy().tolist()
+
+
+def test_pools_are_listed_in_every_form_that_metallb_takes() -> None:
+    made = metallb(
+        service("a", "192.0.2.17"), IPAddressPool=[pool("192.0.2.16/30", " 192.0.2.18 - 192.0.2.20 ")]
+    )
+    assert rows(made) == [
+        ["192.0.2.16", ""], ["192.0.2.17", "shop/a"], ["192.0.2.18", ""], ["192.0.2.19", ""], ["192.0.2.20", ""],
+    ]  # fmt: skip
+    both = metallb(
+        service("a", "2001:DB8::0002"), service("b", "192.0.2.1"),
+        IPAddressPool=[pool("2001:db8::1-2001:db8::3", "192.0.2.1/32")],
+    )  # fmt: skip
+    assert rows(both) == [
+        ["192.0.2.1", "shop/b"], ["2001:db8::1", ""], ["2001:db8::2", "shop/a"], ["2001:db8::3", ""],
+    ]  # fmt: skip
+    assert both.pools()[["assigned", "available"]].to_numpy().tolist() == [[3, 11]]
+    assert both.url("a") == "http://[2001:db8::2]:80"
+
+
+def test_all_addresses_of_a_large_pool_are_looked_at() -> None:
+    made = metallb(
+        service("far", "10.0.3.200"), service("near", "10.0.0.1"), service("six", "2001:db8::ffff"),
+        IPAddressPool=[pool("10.0.0.0/22", "2001:db8::/64")],
+    )  # fmt: skip
+    assert rows(made) == [
+        ["10.0.0.0", ""],
+        ["10.0.0.1", "shop/near"],
+        ["10.0.0.2-10.0.3.199", ""],
+        ["10.0.3.200", "shop/far"],
+        ["10.0.3.201-10.0.3.255", ""],
+        ["2001:db8::-2001:db8::fffe", ""],
+        ["2001:db8::ffff", "shop/six"],
+        ["2001:db8::1:0-2001:db8::ffff:ffff:ffff:ffff", ""],
+    ]
+    assert "18446744073709552640 addresses" in str(plots.address_pool_figure(made.assignments()).texts)
+
+
+def test_addresses_that_a_pool_avoids_are_not_free() -> None:
+    made = metallb(IPAddressPool=[pool("10.0.0.254-10.0.1.1", avoidBuggyIPs=True)])
+    assert rows(made) == [["10.0.0.254", ""], ["10.0.1.1", ""]]
 
 
 def test_without_metallb_there_are_no_pools() -> None:
