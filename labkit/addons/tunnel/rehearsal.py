@@ -27,7 +27,10 @@ from labkit.errors import LabkitError
 IMAGE = "labkit/rehearsal-connector:v1"
 _LOOPBACK = "127.0.7.7"
 _START_S = 20.0
-_SHARED = ("errors.py", "addons/tunnel/ingress.py", "addons/tunnel/urls.py", "addons/tunnel/hostnames.py")
+_SHARED = (
+    "errors.py", "durations.py", "addons/tunnel/ingress.py", "addons/tunnel/urls.py",
+    "addons/tunnel/hostnames.py", "addons/tunnel/origin.py",
+)  # fmt: skip
 
 
 class EdgeError(LabkitError):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import time
+import uuid
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 import yaml
 
 from labkit.addons.base import Addon, AddonStatus
-from labkit.addons.tunnel import cloudflared
+from labkit.addons.tunnel import cloudflared, origin
 from labkit.addons.tunnel.credentials import Credentials
 from labkit.addons.tunnel.ingress import IngressError, validate_ingress
 from labkit.addons.tunnel.mode import Choice, choose
@@ -31,6 +32,10 @@ NAMESPACE, NAME = "tunnel", "connector"
 LABELS = f"app.kubernetes.io/name={NAME}"
 _CREDENTIALS = "/etc/cloudflared/creds/credentials.json"
 _PUBLIC = re.compile(r"https://[a-z0-9-]+\.trycloudflare\.com")
+_METRICS = 2000
+_OWN = ("tunnel", "credentials-file", "metrics", "no-autoupdate", "autoupdate-freq")
+"""Keys of config.yml that the connector's pod decides."""
+_PARTS = ("ingress", "originRequest")
 _POLL_S, _GONE_S = 0.3, 60.0
 _WORDS = 3
 _EVENTS = {
@@ -66,20 +71,57 @@ class Tunnel(Addon):
     ) -> None:
         super().__init__(cluster)
         self.manifests = Path(manifests)
-        self.rules = read_config(self.manifests / "config.yml")
+        self.settings = read_settings(self.manifests / "config.yml")
+        self.rules: list[dict[str, Any]] = list(self.settings["ingress"])
         self.choice: Choice = choose(mode, token)
         self.credentials = self.choice.credentials or Credentials.generate()
         self.edge: Edge | None = None
+        self._check_settings()
         if self.choice.mode == "rehearsal":
             self.edge = Edge(edge_address(cluster), self.credentials)
 
+    def _check_settings(self) -> None:
+        """Refuse by name, before anything starts, what this kind of tunnel cannot do with config.yml."""
+        named = self.settings.get("tunnel")
+        if self.choice.mode == "named" and _is_id(named) and named != self.credentials.tunnel_id:
+            raise ConfigError(
+                f"config.yml is of tunnel {named}, the token of tunnel {self.credentials.tunnel_id}.",
+                "Take the token of the same tunnel, or leave `tunnel` out of config.yml.",
+            )
+        if self.choice.mode == "rehearsal":
+            origin.refuse_unrehearsed(self.settings, self.rules)
+        if self.choice.mode == "quick":
+            self._quick_flags()
+
     def config(self) -> str:
-        """The config.yml that the connector gets: cloudflared's own format."""
-        rules = {"ingress": self.rules}
-        head: dict[str, Any] = {"metrics": "0.0.0.0:2000", "no-autoupdate": True}
+        """The config.yml that the connector gets: the file as it is, in cloudflared's own format.
+
+        Only what the pod decides is set here: the tunnel's ID and credentials, where probes ask, no updates.
+        """
+        head: dict[str, Any] = {"metrics": f"0.0.0.0:{_METRICS}", "no-autoupdate": True}
         if self.choice.mode != "quick":
             head = {"tunnel": self.credentials.tunnel_id, "credentials-file": _CREDENTIALS, **head}
-        return yaml.safe_dump(head, sort_keys=False) + yaml.safe_dump(rules, sort_keys=False)
+        rest = {key: value for key, value in self.settings.items() if key not in (*head, *_OWN)}
+        return yaml.safe_dump({**head, **rest}, sort_keys=False)
+
+    def _quick_flags(self) -> list[str]:
+        """config.yml as flags: a quick tunnel has a made-up hostname, which no rule could name.
+
+        It leads to the first HTTP Service, and cloudflared reads no rules for it.
+        """
+        rule = next((rule for rule in self.rules if _is_http(rule)), None)
+        if rule is None:
+            raise ConfigError(
+                "A quick tunnel leads to one Service, and config.yml has none.",
+                "Give a rule with service: http://….",
+            )
+        plain = {key: value for key, value in self.settings.items() if key not in (*_OWN, *_PARTS)}
+        nested = [key for key, value in plain.items() if isinstance(value, dict | list)]
+        if nested:
+            raise ConfigError(f"A quick tunnel does not do `{nested[0]}`.", "Use a named tunnel for it.")
+        made = ["--no-autoupdate", "--metrics", f"0.0.0.0:{_METRICS}"]
+        made += [f"--{key}={_scalar(value)}" for key, value in plain.items()]
+        return [*made, *origin.flags(origin.merged(self.settings, rule)), "--url", rule["service"]]
 
     def objects(self, image: str) -> list[Object]:
         """What is applied: the manifest, with this tunnel's image, settings, ConfigMap and Secret."""
@@ -107,10 +149,7 @@ class Tunnel(Addon):
             variables = {"TUNNEL_EDGE": self.edge.door, "TUNNEL_EDGE_KEY": self.edge.key}
             container["env"] = [{"name": name, "value": value} for name, value in variables.items()]
         elif self.choice.mode == "quick":
-            # A quick tunnel's hostname is made up, so that no rule could name it: it leads to one Service.
-            service = next(rule["service"] for rule in self.rules if _is_http(rule))
-            flags = ["--no-autoupdate", "--metrics", "0.0.0.0:2000", "--url", service]
-            container["args"] = ["tunnel", *flags]
+            container["args"] = ["tunnel", *self._quick_flags()]
 
     def _install(self, listener: Listener) -> None:
         with phase("tunnel", listener, str(self.choice)) as step:
@@ -234,11 +273,16 @@ class Tunnel(Addon):
 
 
 def read_config(path: Path) -> list[dict[str, Any]]:
-    """The ingress rules of a config.yml, judged.
+    """The ingress rules of a config.yml, judged; see `read_settings`."""
+    return list(read_settings(path)["ingress"])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """All of a config.yml, its ingress rules and origin settings judged.
 
     Raises:
-        ConfigError: it cannot be read.
-        IngressError: cloudflared would not accept them.
+        ConfigError: it cannot be read, or a setting has a value that cannot be.
+        IngressError: cloudflared would not accept the rules.
     """
     try:
         raw = yaml.safe_load(path.read_text())
@@ -250,11 +294,23 @@ def read_config(path: Path) -> list[dict[str, Any]]:
         raise IngressError(f"{path} has no ingress rules.", "It needs a list under `ingress`.")
     rules = raw.get("ingress")
     validate_ingress(rules)  # type: ignore[arg-type]
-    return list(rules or [])
+    origin.check(raw, rules or [])
+    return {**raw, "ingress": [rule or {} for rule in rules or []]}
+
+
+def _is_id(text: Any) -> bool:
+    try:
+        return bool(uuid.UUID(str(text)))
+    except ValueError:
+        return False
+
+
+def _scalar(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_http(rule: dict[str, Any]) -> bool:
-    return str(rule.get("service", "")).startswith(("http://", "https://"))
+    return str(rule.get("service", "")).startswith(("http://", "https://", "ws://", "wss://"))
 
 
 def _data(kind: str, name: str, content: dict[str, Any]) -> Object:

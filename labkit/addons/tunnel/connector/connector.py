@@ -27,7 +27,9 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
-from labkit.addons.tunnel.ingress import IngressError, Rule, find_rule, read_rules
+from labkit.addons.tunnel import origin
+from labkit.addons.tunnel.ingress import Rule, find_rule, read_rules
+from labkit.errors import ConfigError
 
 TUNNEL = ("tunnel", 443)
 HOP_BY_HOP = {
@@ -35,13 +37,131 @@ HOP_BY_HOP = {
     "transfer-encoding", "upgrade",
 }  # fmt: skip
 LONGEST_S = 16.0
+CLOSING_S = 5.0
+HANDSHAKE = {
+    "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol",
+    "sec-websocket-accept",
+}  # fmt: skip
+"""Headers of a WebSocket that each of its two connections has of its own."""
+SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+GONE = "Bad gateway: Unable to reach the origin service.\n"
+LEVELS = ("DBG", "INF", "WRN", "ERR", "FTL")
+NAMES = {"debug": "DBG", "info": "INF", "warn": "WRN", "error": "ERR", "fatal": "FTL"}
 HELLO = "<h1>Congrats! You created a tunnel!</h1><p>This page is the service hello_world.</p>"
+
+
+quietest = ["INF"]
+"""The least important lines that are written, as `loglevel` says."""
 
 
 def log(level: str, text: str, **fields: object) -> None:
     """A line as cloudflared writes them."""
+    if LEVELS.index(level) < LEVELS.index(quietest[0]):
+        return
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     print(at, level, text, *(f"{name}={value}" for name, value in fields.items()), flush=True)
+
+
+class Origin:
+    """A Service as one rule reaches it, with that rule's `originRequest`."""
+
+    def __init__(self, service: str, settings: dict[str, Any]) -> None:
+        parts, self.settings = urlsplit(service), settings
+        self.base = f"{SCHEMES.get(parts.scheme, 'http')}://{parts.netloc}"
+        self.verify = not settings.get("noTLSVerify")
+        self.session: aiohttp.ClientSession
+
+    async def open(self) -> None:
+        connect_s = self.settings["connectTimeout"]
+        if self.base.startswith("https"):
+            connect_s += self.settings["tlsTimeout"]
+        self.session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s or None),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self.settings["keepAliveTimeout"]),
+            auto_decompress=False, skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )  # fmt: skip
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Hand a request on, and its answer back."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._websocket(request)
+        body = request.content if request.body_exists else None
+        call = self.session.request(
+            request.method, self._url(request), headers=self._headers(request, HOP_BY_HOP), data=body,
+            allow_redirects=False, **self._tls(request),
+        )  # fmt: skip
+        async with call as found:
+            answer = web.StreamResponse(status=found.status, reason=found.reason)
+            for name, value in found.headers.items():
+                if name.lower() not in HOP_BY_HOP:
+                    answer.headers.add(name, value)
+            await answer.prepare(request)
+            async for chunk in found.content.iter_any():
+                await answer.write(chunk)
+            await answer.write_eof()
+            return answer
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        """Open a WebSocket to the Service, then one to the visitor, and hand messages on both ways."""
+        offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each]
+        call = self.session.ws_connect(
+            self._url(request), protocols=offered, headers=self._headers(request, HOP_BY_HOP | HANDSHAKE),
+            autoclose=False, autoping=False, max_msg_size=0, **self._tls(request),
+        )  # fmt: skip
+        try:
+            inner = await call
+        except aiohttp.WSServerHandshakeError as refused:
+            kept = [(k, v) for k, v in (refused.headers or {}).items() if k.lower() not in {*HOP_BY_HOP, "content-length"}]
+            return web.Response(status=refused.status, headers=kept)
+        async with inner:
+            chosen = (inner.protocol,) if inner.protocol else ()
+            outer = web.WebSocketResponse(
+                protocols=chosen, autoclose=False, autoping=False, max_msg_size=0, compress=False
+            )
+            await outer.prepare(request)
+            ways = [asyncio.create_task(relay(*pair)) for pair in ((outer, inner), (inner, outer))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ways, timeout=CLOSING_S)
+            for way in ways:
+                way.cancel()
+            return outer
+
+    def _url(self, request: web.Request) -> URL:
+        return URL(f"{self.base}{request.raw_path}", encoded=True)  # as it came
+
+    def _headers(self, request: web.Request, without: set[str]) -> list[tuple[str, str]]:
+        """The visitor's headers; another Host leaves the visitor's in X-Forwarded-Host, as cloudflared does."""
+        kept = [(name, value) for name, value in request.headers.items() if name.lower() not in without]
+        host = self.settings.get("httpHostHeader")
+        if not host:
+            return kept
+        other = [(name, value) for name, value in kept if name.lower() not in ("host", "x-forwarded-host")]
+        return [("Host", host), ("X-Forwarded-Host", request.host), *other]
+
+    def _tls(self, request: web.Request) -> dict[str, Any]:
+        """How a certificate is judged: whether at all, and by which name."""
+        if not self.base.startswith("https"):
+            return {}
+        name = self.settings.get("originServerName")
+        if self.settings.get("matchSNItoHost"):
+            name = (self.settings.get("httpHostHeader") or request.host).partition(":")[0]
+        return {"ssl": self.verify, "server_hostname": name or None}
+
+
+async def relay(source: Any, target: Any) -> None:
+    """Hand a WebSocket's messages on until it closes, then close the other one in the same way."""
+    async for message in source:
+        if message.type is aiohttp.WSMsgType.TEXT:
+            await target.send_str(message.data)
+        elif message.type is aiohttp.WSMsgType.BINARY:
+            await target.send_bytes(message.data)
+        elif message.type is aiohttp.WSMsgType.PING:
+            await target.ping(message.data)
+        elif message.type is aiohttp.WSMsgType.PONG:
+            await target.pong(message.data)
+    code = source.close_code
+    await target.close(code=code if code in range(1000, 5000) and code not in (1005, 1006) else 1000)
+    await source.close()
 
 
 class Connector:
@@ -51,49 +171,28 @@ class Connector:
         self.config, self.rules, self.credentials = config, rules, credentials
         self.id = str(uuid.uuid4())
         self.connections = 0
-        self.session: aiohttp.ClientSession | None = None
+        self.origins: list[Origin] = []
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One visitor's request: find its rule, and do what that says."""
         number = find_rule(self.rules, request.host, request.rel_url.path)
-        service = self.rules[number].service
-        answer = await self._answer(request, service)
+        answer = await self._answer(request, number)
         log("INF", f"{request.method} {request.host}{request.path}", rule=number, status=answer.status)
         return answer
 
-    async def _answer(self, request: web.Request, service: str) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, number: int) -> web.StreamResponse:
+        service = self.rules[number].service
         if service.startswith("http_status:"):
             return web.Response(status=int(service.removeprefix("http_status:")))
         if service in ("hello_world", "hello-world"):
             return web.Response(text=HELLO, content_type="text/html")
-        if urlsplit(service).scheme not in ("http", "https"):
-            return web.Response(
-                status=502, text="A rehearsal serves http, https, http_status and hello_world.\n"
-            )
         try:
-            return await self._forward(request, service)
+            return await self.origins[number].forward(request)
         except (TimeoutError, aiohttp.ClientError) as error:
             log(
                 "ERR", "Unable to reach the origin service", originService=service, error=type(error).__name__
             )
-            return web.Response(status=502, text="Bad gateway: Unable to reach the origin service.\n")
-
-    async def _forward(self, request: web.Request, service: str) -> web.StreamResponse:
-        assert self.session is not None
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP]
-        body = request.content if request.body_exists else None
-        url = URL(f"{service}{request.raw_path}", encoded=True)  # as it came
-        call = self.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
-        async with call as origin:
-            answer = web.StreamResponse(status=origin.status, reason=origin.reason)
-            for name, value in origin.headers.items():
-                if name.lower() not in HOP_BY_HOP:
-                    answer.headers.add(name, value)
-            await answer.prepare(request)
-            async for chunk in origin.content.iter_any():
-                await answer.write(chunk)
-            await answer.write_eof()
-            return answer
+            return web.Response(status=502, text=GONE)
 
     async def ready(self, _: web.Request) -> web.Response:
         """200 while it is registered with an edge, as cloudflared's /ready."""
@@ -143,7 +242,12 @@ def read(argv: list[str]) -> tuple[dict[str, Any], list[Rule], dict[str, str]]:
     parser.add_argument("run", choices=["run"])
     config = yaml.safe_load(parser.parse_args(argv).config.read_text())
     credentials = json.loads(Path(config["credentials-file"]).read_text())
-    return config, read_rules(config.get("ingress")), credentials
+    rules = read_rules(config.get("ingress"))
+    origin.refuse_unrehearsed(config, config["ingress"])
+    if config.get("loglevel", "info") not in NAMES:
+        raise ConfigError(f"loglevel is {config['loglevel']!r}.", f"One of: {', '.join(NAMES)}.")
+    quietest[0] = NAMES[config.get("loglevel", "info")]
+    return config, rules, credentials
 
 
 async def main(argv: list[str]) -> None:
@@ -155,6 +259,8 @@ async def main(argv: list[str]) -> None:
     metrics = web.Application()
     metrics.router.add_get("/ready", connector.ready)
     host, _, port = str(config["metrics"]).rpartition(":")
+    for key in origin.unknown(config, config["ingress"]):
+        log("WRN", f"Your configuration file has an unknown key: originRequest.{key}")
     log("INF", "Starting tunnel (a rehearsal)", tunnelID=credentials["TunnelID"], connectorID=connector.id)
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/visits.sock"
@@ -163,11 +269,17 @@ async def main(argv: list[str]) -> None:
             await runner.setup()
         await web.UnixSite(runners[0], socket).start()
         await web.TCPSite(runners[1], host, int(port)).start()
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=90)
-        async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as connector.session:
-            dialling = asyncio.create_task(connector.dial(edge, key, socket))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, dialling.cancel)
-            await asyncio.wait([dialling])
+        connector.origins = [
+            Origin(rule.service, origin.merged(config, given or {}))
+            for rule, given in zip(rules, config["ingress"], strict=True)
+        ]
+        for each in connector.origins:
+            await each.open()
+        dialling = asyncio.create_task(connector.dial(edge, key, socket))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, dialling.cancel)
+        await asyncio.wait([dialling])
+        for each in connector.origins:
+            await each.session.close()
         for runner in runners:
             await runner.cleanup()
 
@@ -175,5 +287,5 @@ async def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main(sys.argv[1:]))
-    except IngressError as error:
+    except ConfigError as error:
         sys.exit(f"Validation failed: {error.message}")
