@@ -90,6 +90,6 @@ def test_what_is_no_quantity_is_none_anywhere(text: Any) -> None:
 
 
 def test_all_of_labkit_reads_quantities_by_one_parser() -> None:
-    for text in ("250m", " 1.5Gi ", "100u", "1e3", "12E", "0.5", ".5", "+2"):
+    for text in ("250m", " 1.5Gi ", "100u", "1e3", "0.5", ".5", "+2"):
         assert quantity(text) == float(parse_quantity(text))
         assert thousandths("x", text) == parse_quantity(text).scaled(3)

@@ -47,12 +47,16 @@ def test_the_file_reaches_the_connector_as_it_is(tmp_path: Path, options: dict[s
     given = {**FILE, "credentials-file": "/home/me/.cloudflared/x.json", "metrics": "localhost:9"}
     written = yaml.safe_load(tunnel(tmp_path, given, **options).config())
     assert {key: written[key] for key in FILE} == FILE
-    assert written["metrics"] == "0.0.0.0:2000" and written["credentials-file"].startswith("/etc/cloudflared/")
+    assert written["metrics"] == "0.0.0.0:2000" and written["credentials-file"].startswith(
+        "/etc/cloudflared/"
+    )
     assert set(written) - set(FILE) == {"tunnel", "credentials-file", "metrics", "no-autoupdate"}
 
 
 def test_a_quick_tunnel_which_reads_no_file_gets_it_as_flags(tmp_path: Path) -> None:
-    made = tunnel(tmp_path, {key: value for key, value in FILE.items() if key != "warp-routing"}, mode="quick")
+    made = tunnel(
+        tmp_path, {key: value for key, value in FILE.items() if key != "warp-routing"}, mode="quick"
+    )
     arguments = container_of({obj["kind"]: obj for obj in made.objects("image:tag")})["args"]
     assert arguments[0] == "tunnel" and arguments[-2:] == ["--url", "http://a:80"]
     wanted = {"--protocol=http2", "--loglevel=debug", "--retries=7", "--proxy-connect-timeout=5s"}
@@ -64,7 +68,9 @@ def test_a_quick_tunnel_which_reads_no_file_gets_it_as_flags(tmp_path: Path) -> 
 def test_a_file_of_another_tunnel_is_refused(tmp_path: Path) -> None:
     assert tunnel(tmp_path, {**FILE, "tunnel": ID}, mode="named", token=TOKEN).rules
     with pytest.raises(ConfigError, match="00000000-0000-4000-8000-000000000000"):
-        tunnel(tmp_path, {**FILE, "tunnel": "00000000-0000-4000-8000-000000000000"}, mode="named", token=TOKEN)
+        tunnel(
+            tmp_path, {**FILE, "tunnel": "00000000-0000-4000-8000-000000000000"}, mode="named", token=TOKEN
+        )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,8 @@ def test_what_a_rehearsal_cannot_do_is_refused_by_name_before_it_starts(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"noTLSVerify": "yes"}, {"connectTimeout": "soon"}, {"httpHostHeader": 5}, [1], {"proxyPort": True}]
+    "settings",
+    [{"noTLSVerify": "yes"}, {"connectTimeout": "soon"}, {"httpHostHeader": 5}, [1], {"proxyPort": True}],
 )
 def test_settings_of_the_wrong_type_are_refused(tmp_path: Path, settings: Any) -> None:
     for place in ({"originRequest": settings}, {}):
@@ -100,11 +107,16 @@ def test_settings_of_the_wrong_type_are_refused(tmp_path: Path, settings: Any) -
 
 
 def test_a_rules_settings_go_before_the_files() -> None:
-    found = merged({"originRequest": {"connectTimeout": "5s", "noTLSVerify": True}}, {"originRequest": {"noTLSVerify": False}})
+    found = merged(
+        {"originRequest": {"connectTimeout": "5s", "noTLSVerify": True}},
+        {"originRequest": {"noTLSVerify": False}},
+    )
     assert (found["connectTimeout"], found["noTLSVerify"], found["tlsTimeout"]) == (5.0, False, 10.0)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1m30s", 90), ("500ms", 0.5), ("-1.5h", -5400), ("0", 0), (".5s", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1m30s", 90), ("500ms", 0.5), ("-1.5h", -5400), ("0", 0), (".5s", 0.5)]
+)
 def test_durations_are_go_s(text: str, value: float) -> None:
     assert seconds(text) == pytest.approx(value)
 
@@ -146,7 +158,9 @@ def secure(tmp_path: Path) -> Iterator[tuple[int, list[str]]]:
     """Port of an HTTPS origin whose certificate nobody trusts, and the names that it was asked by."""
     asked: list[str] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    Authority.create("nobody").issue("inner.test", server=True, names=["inner.test"]).write(tmp_path / "inner")
+    Authority.create("nobody").issue("inner.test", server=True, names=["inner.test"]).write(
+        tmp_path / "inner"
+    )
     context.load_cert_chain(tmp_path / "inner.crt", tmp_path / "inner.key")
     context.sni_callback = lambda _socket, name, _context: asked.append(name)  # type: ignore[assignment, return-value]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
@@ -177,7 +191,9 @@ def test_a_services_host_header_is_the_configured_one(played: Rehearsal, echo: T
         originRequest={"httpHostHeader": "all.inner"}, loglevel="error",
     )  # fmt: skip
     told = {host: get(played.edge.url + "/", Host=host).text for host in ("plain.test", "own.test")}
-    assert "host: all.inner\n" in told["plain.test"] and "x-forwarded-host: plain.test\n" in told["plain.test"]
+    assert (
+        "host: all.inner\n" in told["plain.test"] and "x-forwarded-host: plain.test\n" in told["plain.test"]
+    )
     assert "host: own.inner\n" in told["own.test"] and "x-forwarded-host: own.test\n" in told["own.test"]
     assert "user-agent: python" not in told["own.test"].lower() or "aiohttp" not in told["own.test"]
     assert "INF" not in played.log, "loglevel counts, too"
@@ -238,7 +254,9 @@ def test_websockets_are_handed_through(played: Rehearsal) -> None:
         there = rule("ws.test", f"ws://127.0.0.1:{port}", httpHostHeader="inner.test")
         await asyncio.to_thread(connected, played, there)
         async with aiohttp.ClientSession(headers={"Host": "ws.test"}) as session:
-            async with session.ws_connect(f"{played.edge.url}/ws", protocols=("chess", "chat"), max_msg_size=0) as one:
+            async with session.ws_connect(
+                f"{played.edge.url}/ws", protocols=("chess", "chat"), max_msg_size=0
+            ) as one:
                 assert one.protocol == "chat" and await one.receive_str() == "inner.test ws.test"
                 await one.send_str("grüß")
                 assert await one.receive_str() == "GRÜSS"

@@ -37,7 +37,8 @@ FLAGS: Final[Mapping[str, str]] = {
     "tcpKeepAlive": "proxy-tcp-keepalive", "noHappyEyeballs": "proxy-no-happy-eyeballs",
     "keepAliveConnections": "proxy-keepalive-connections", "keepAliveTimeout": "proxy-keepalive-timeout",
     "httpHostHeader": "http-host-header", "originServerName": "origin-server-name",
-    "noTLSVerify": "no-tls-verify", "disableChunkedEncoding": "no-chunked-encoding", "http2Origin": "http2-origin",
+    "noTLSVerify": "no-tls-verify", "disableChunkedEncoding": "no-chunked-encoding",
+    "http2Origin": "http2-origin",
 }  # fmt: skip
 """Key → cloudflared's flag, for a quick tunnel, which reads no file."""
 
@@ -130,7 +131,9 @@ def _value(place: str, key: str, value: Any) -> Any:
     kind = TYPES[key]
     if kind is float:
         try:
-            return seconds(value) if isinstance(value, str) else int(value) / 1e9  # a plain number: nanoseconds
+            return (
+                seconds(value) if isinstance(value, str) else int(value) / 1e9
+            )  # a plain number: nanoseconds
         except (ValueError, TypeError):
             raise OriginError(f"`{place}`: {key} is {value!r}.", "Give a duration such as 30s.") from None
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):

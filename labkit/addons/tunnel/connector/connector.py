@@ -78,7 +78,8 @@ class Origin:
         self.session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s or None),
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self.settings["keepAliveTimeout"]),
-            auto_decompress=False, skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )  # fmt: skip
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -103,7 +104,9 @@ class Origin:
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         """Open a WebSocket to the Service, then one to the visitor, and hand messages on both ways."""
-        offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each]
+        offered = [
+            each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each
+        ]
         call = self.session.ws_connect(
             self._url(request), protocols=offered, headers=self._headers(request, HOP_BY_HOP | HANDSHAKE),
             autoclose=False, autoping=False, max_msg_size=0, **self._tls(request),
@@ -111,7 +114,11 @@ class Origin:
         try:
             inner = await call
         except aiohttp.WSServerHandshakeError as refused:
-            kept = [(k, v) for k, v in (refused.headers or {}).items() if k.lower() not in {*HOP_BY_HOP, "content-length"}]
+            kept = [
+                (k, v)
+                for k, v in (refused.headers or {}).items()
+                if k.lower() not in {*HOP_BY_HOP, "content-length"}
+            ]
             return web.Response(status=refused.status, headers=kept)
         async with inner:
             chosen = (inner.protocol,) if inner.protocol else ()
@@ -130,7 +137,7 @@ class Origin:
         return URL(f"{self.base}{request.raw_path}", encoded=True)  # as it came
 
     def _headers(self, request: web.Request, without: set[str]) -> list[tuple[str, str]]:
-        """The visitor's headers; another Host leaves the visitor's in X-Forwarded-Host, as cloudflared does."""
+        """The visitor's headers; another Host leaves the visitor's in X-Forwarded-Host, as in cloudflared."""
         kept = [(name, value) for name, value in request.headers.items() if name.lower() not in without]
         host = self.settings.get("httpHostHeader")
         if not host:
@@ -259,8 +266,8 @@ async def main(argv: list[str]) -> None:
     metrics = web.Application()
     metrics.router.add_get("/ready", connector.ready)
     host, _, port = str(config["metrics"]).rpartition(":")
-    for key in origin.unknown(config, config["ingress"]):
-        log("WRN", f"Your configuration file has an unknown key: originRequest.{key}")
+    for name in origin.unknown(config, config["ingress"]):
+        log("WRN", f"Your configuration file has an unknown key: originRequest.{name}")
     log("INF", "Starting tunnel (a rehearsal)", tunnelID=credentials["TunnelID"], connectorID=connector.id)
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/visits.sock"
