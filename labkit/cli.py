@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shlex
 import signal
+import stat
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -65,8 +68,9 @@ def up(
     given: dict[str, Any] = {**named, **_numbers(option or [])}
     options = {key: value for key, value in given.items() if value is not None}
     cluster = cluster_up(name, provider, **options)
+    kubeconfig = shlex.quote(str(cluster.kubeconfig))
     typer.echo(f"\nCluster {name!r} is up. For a shell in which kubectl, curl and names work as in a pod:\n")
-    typer.echo(f"  labkit shell {name}\n\nFor kubectl alone:\n\n  export KUBECONFIG={cluster.kubeconfig}")
+    typer.echo(f"  labkit shell {name}\n\nFor kubectl alone:\n\n  export KUBECONFIG={kubeconfig}")
 
 
 @app.command()
@@ -282,6 +286,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
+    os.umask(os.umask(0o077) | stat.S_IWOTH)  # no file of ours is for all to change
     try:
         try:
             app()
@@ -302,7 +307,8 @@ def main() -> None:
     except OSError as err:
         _drop_output()
         what = f"{err.filename}: " if err.filename is not None else ""
-        typer.echo(f"labkit: {what}{err.strerror or err or type(err).__name__}", err=True)
+        tip = "\n→ Free some space." if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        typer.echo(f"labkit: {what}{err.strerror or err or type(err).__name__}{tip}", err=True)
         sys.exit(1)
 
 

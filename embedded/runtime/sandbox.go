@@ -76,8 +76,8 @@ func (r *Runtime) startShim(s *sandbox) error {
 			return err
 		}
 	}
-	if s.config.GetLogDirectory() != "" {
-		if err := os.MkdirAll(s.config.GetLogDirectory(), 0o755); err != nil {
+	if directory := logDirectory(s.config); directory != "" {
+		if err := os.MkdirAll(directory, 0o755); err != nil {
 			return err
 		}
 	}
@@ -93,6 +93,15 @@ func (r *Runtime) startShim(s *sandbox) error {
 	state, err := s.shim.ReadState()
 	s.mounts = state.Mounts
 	return err
+}
+
+// logDirectory is where a pod's logs are, by a path that its shim understands too.
+func logDirectory(config *cri.PodSandboxConfig) string {
+	rest, ours := strings.CutPrefix(config.GetLogDirectory(), "/proc/self/cwd/")
+	if here, err := os.Getwd(); ours && err == nil {
+		return filepath.Join(here, rest)
+	}
+	return config.GetLogDirectory()
 }
 
 // policy is how the pod's processes see the network. Only a pod that is to use cluster DNS has its name lookups redirected.

@@ -22,6 +22,7 @@ from labkit.acquire.build import Progress, build, span
 from labkit.acquire.download import Unpublished, archive_name, fetch, release_url
 from labkit.acquire.sources import PROGRAMS, source_key, sources, target
 from labkit.errors import AcquireError, MachineError
+from labkit.folders import private
 from labkit.locks import alone
 from labkit.tools import cache_dir, find_go, go
 from labkit.versions import versions
@@ -241,7 +242,7 @@ def _running_from(root: Path) -> set[str]:
 def _locked(progress: Progress) -> Iterator[None]:
     """One process at a time acquires; the lock ends with the process that holds it."""
     root = _root()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(root)
     with alone(
         root / "lock",
         3600,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -9,12 +10,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from labkit.acquire.build import Progress
 from labkit.acquire.sources import target
-from labkit.errors import AcquireError
+from labkit.errors import AcquireError, MachineError
+from labkit.folders import cache_dir, private
 from labkit.versions import versions
 
 _CHUNK = 1 << 20
@@ -60,7 +64,7 @@ def fetch(
     """
     _check(url)
     expected = _checksum(f"{url}/{name}{ending}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(folder)
     part, deadline = folder / f"{name}.part", time.monotonic() + limit_s
     resumed = part.exists()
     for attempt in range(_TRIES):
@@ -122,7 +126,7 @@ def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None
     with answer:
         begins = have if answer.status == 206 else 0
         total = begins + int(answer.headers.get("Content-Length") or 0)
-        with part.open("r+b" if begins else "wb") as stream:
+        with full_disk_is_told(), part.open("r+b" if begins else "wb") as stream:
             stream.seek(begins)
             while chunk := answer.read(_CHUNK):
                 stream.write(chunk)
@@ -133,6 +137,24 @@ def _continue(url: str, part: Path, progress: Progress, deadline: float) -> None
                     raise TimeoutError("not complete in the time there is")
         if total and part.stat().st_size < total:
             raise ConnectionError("the connection was cut")
+
+
+@contextmanager
+def full_disk_is_told() -> Iterator[None]:
+    """A full disk as what it is: no server's fault, and nothing to try again or to compile on.
+
+    Raises:
+        MachineError: the disk is full, or the user's share of it.
+    """
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MachineError(
+            f"The disk is full: a download does not fit into {cache_dir()}.",
+            "Free some space, or let XDG_CACHE_HOME name another folder; then repeat.",
+        ) from err
 
 
 def _digest(path: Path) -> str:
@@ -154,7 +176,7 @@ def fetch_pinned(url: str, expected: str, path: Path, progress: Progress, limit_
     if path.is_file():
         return path
     _check(url)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     try:

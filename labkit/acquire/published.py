@@ -14,7 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from labkit.acquire.build import Progress
-from labkit.acquire.download import Unpublished, _check, _continue, _digest
+from labkit.acquire.download import Unpublished, _check, _continue, _digest, full_disk_is_told
 from labkit.errors import AcquireError
 from labkit.versions import Release
 
@@ -81,7 +81,7 @@ def _unpacked(archive: Path, name: str, place: Path) -> Path:
             )
             if content is None:
                 raise AcquireError(f"The archive that is published of {name} has no file of that name.")
-            with target.open("wb") as stream:
+            with full_disk_is_told(), target.open("wb") as stream:
                 shutil.copyfileobj(content, stream)
     except tarfile.TarError as err:
         raise AcquireError(f"The archive that is published of {name} cannot be read: {err}.") from err

@@ -14,6 +14,7 @@ from labkit.acquire.build import Progress, build
 from labkit.acquire.published import published
 from labkit.acquire.sources import FLAGS, link_flags, sources, target
 from labkit.errors import AcquireError
+from labkit.folders import private
 from labkit.locks import alone
 from labkit.tools import cache_dir, go
 from labkit.versions import Program, versions
@@ -89,7 +90,7 @@ def _make(names: list[str], progress: Progress) -> None:
     """Download or compile programs of one module; each appears in the cache whole or not at all."""
     known = versions().programs
     root = cache_dir() / "programs"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(root)
     module = known[names[0]].module.replace(".", "embedded")
     lock = root / f"lock-{module}"
     with alone(

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labkit.errors import AcquireError, MachineError
+from labkit.folders import private
 
 _TOOLS = ("debootstrap", "fakeroot", "gpgv")
 _LIMIT_S = 1200
@@ -45,7 +46,7 @@ def unpacked(
     """
     require_tools()
     packages = cache / "debs"
-    packages.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(packages)
     if shutil.disk_usage(cache).free < _NEEDED_BYTES:
         raise MachineError(
             f"Less than 1 GiB is free in {cache}.", "Free some, or let XDG_CACHE_HOME name another folder."

@@ -23,13 +23,14 @@ from labkit.cluster.state import Directory, Node, Options, State, check_options,
 from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import accepts, log_tail, wait_for
-from labkit.errors import MachineError
+from labkit.errors import ClusterError, MachineError
 from labkit.images import default_root
 from labkit.kube import Kube
 from labkit.kube.objects import is_true
 
 FIRST = ("etcd", "kube-apiserver")
 _READY_S = 90.0
+_RESTARTS = 3
 
 
 def bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -> None:
@@ -53,6 +54,7 @@ def bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) ->
 def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -> None:
     with ExitStack() as held:
         with phase("preflight", listener, "looking what is there") as step:
+            directory.check_path()
             held.enter_context(directory.locked(step.note))
             state = directory.load()
             made = state.options if state else Options()
@@ -260,8 +262,20 @@ def start_join(
         return f"{name} with token {token.id}.…, address {slot.machine(node.machine).address}"
 
     return Join(
-        kube, name, start, token=token, discover=find if finds else None, approve=approve, limit_s=limit_s
-    )
+        kube, name, start, token=token, discover=find if finds else None, approve=approve, limit_s=limit_s,
+        ended=partial(why_ended, directory, kubelet.component_name(name)), cluster=directory.name,
+    )  # fmt: skip
+
+
+def why_ended(directory: Directory, component: str) -> str:
+    """Why a component does not stay up, from its log; "" while it does, or when nobody knows."""
+    with suppress(ClusterError):
+        for process in Supervisor(directory).status()[1]:
+            if process.name == component and process.restarts >= _RESTARTS:
+                return (
+                    f"{process.restarts} times so far, {process.last_exit}. {log_tail(directory, component)}"
+                )
+    return ""
 
 
 def restart_controller_manager(directory: Directory, state: State, found: Binaries) -> None:

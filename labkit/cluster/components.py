@@ -78,12 +78,12 @@ def corefile(directory: Directory, slot: Slot, resolv_conf: Path = Path("/etc/re
 
     No health, ready or metrics port: those know no authentication.
     """
-    forward = f"    forward . {resolv_conf} {{\n        max_concurrent 1000\n    }}\n    loop\n"
+    forward = f"    forward . {quoted(resolv_conf)} {{\n        max_concurrent 1000\n    }}\n    loop\n"
     return f""".:53 {{
     bind {slot.dns}
     errors
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
-        kubeconfig {directory / "conf/coredns.kubeconfig"}
+        kubeconfig {quoted(directory / "conf/coredns.kubeconfig")}
         pods insecure
         fallthrough in-addr.arpa ip6.arpa
         ttl 5
@@ -95,6 +95,11 @@ def corefile(directory: Directory, slot: Slot, resolv_conf: Path = Path("/etc/re
     loadbalance
 }}
 """
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a Corefile, in which only a quotation mark needs a backslash."""
+    return '"' + str(path).replace('"', '\\"') + '"'
 
 
 def _name_servers(resolv_conf: Path) -> list[str]:

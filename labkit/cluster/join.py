@@ -33,6 +33,7 @@ STEPS = (
 )
 CLUSTER_FOUND = "cluster found"
 """The step of a worker that finds its cluster by itself; a token handed in spares "token created"."""
+_LOOK_S = 5.0
 _REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
 
@@ -124,6 +125,8 @@ class Join:
         approve: whether the controller manager approves; if not, the join waits for a person.
         limit_s: the join fails when it is not complete by then.
         finish: done when the node is registered, before the join counts as complete.
+        ended: why the kubelet does not go on running, "" while it does; asked every few seconds.
+        cluster: its name, for hints.
     """
 
     def __init__(
@@ -137,9 +140,11 @@ class Join:
         approve: bool = True,
         limit_s: float = 60.0,
         finish: Callable[[], object] = lambda: None,
+        ended: Callable[[], str] = lambda: "",
+        cluster: str = "",
     ) -> None:
         self.node, self.approve = node, approve
-        self._finish = finish
+        self._finish, self._ended, self._cluster = finish, ended, cluster
         self._kube, self._start = kube, start
         self._token, self._discover = token, discover
         first = [] if token else [STEPS[0]]
@@ -252,11 +257,16 @@ class Join:
                 return
 
     def _watch(self, path: str, fields: str) -> Iterator[dict[str, Any]]:
-        left = max(0.1, self._deadline - time.monotonic())
-        with Watch(self._kube.connection, path, {"fieldSelector": fields}, left, None) as watch:
-            for event in watch:
-                if event.type != "DELETED":
-                    yield event.object
+        while (left := self._deadline - time.monotonic()) > 0:
+            some = max(0.1, min(_LOOK_S, left))
+            with Watch(self._kube.connection, path, {"fieldSelector": fields}, some, None) as watch:
+                for event in watch:
+                    if event.type != "DELETED":
+                        yield event.object
+            if why := self._ended():
+                raise ClusterError(
+                    f"The kubelet of {self.node} keeps ending, and the join with it: {why}", self._hint()
+                )
         raise WaitTimeout(
             f"{self.node} has not joined within {self._limit_s:.0f} s: it waits for {self._next!r}.",
             self._hint(),
@@ -270,7 +280,8 @@ class Join:
     def _hint(self) -> str:
         if self._next == "CSR approved" and not self.approve:
             return "`kubectl get csr`, then `kubectl certificate approve NAME`."
-        return f"`labkit logs node-{self.node}` shows the kubelet's log."
+        where = f" -c {self._cluster}" if self._cluster else ""
+        return f"`labkit logs node-{self.node}{where}` shows the kubelet's log."
 
 
 def kept_out(node: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from labkit.errors import ClusterError, ConfigError, MachineError
-from labkit.folders import state_dir
+from labkit.folders import private, state_dir
 from labkit.kube import quantity
 
 FORMAT = 1
@@ -25,6 +25,8 @@ _OWN = (
     "logs/supervise.log", "logs/kind.log",
 )  # fmt: skip
 """What tells a cluster's folder from one that somebody put there."""
+_WRONG = frozenset('"\\$`:,{}%')
+"""Quotes, variables and separators of lists, in a Corefile, a shell, PATH or KUBECONFIG."""
 _LEAST_MEMORY = 256 << 20
 _PATH_LIMIT = 80 - len("/kubelet-62")
 """The kubelet's sockets lie in its root directory, whose path it wants to have at most 80 bytes."""
@@ -140,16 +142,29 @@ class Directory:
         Raises:
             ConfigError: its path is too long.
         """
+        self.check_path()
+        self._make()
+
+    def check_path(self) -> None:
+        """Refuse a path that components cannot take.
+
+        Raises:
+            ConfigError: it is too long, or has a character that they read as something else.
+        """
         if len(os.fsencode(self.path)) > _PATH_LIMIT:
             raise ConfigError(
                 f"The path {self.path} has more than {_PATH_LIMIT} bytes, too many for the sockets in it.",
                 "Choose a shorter name, or let XDG_STATE_HOME name a folder with a short path.",
             )
-        self._make()
+        wrong = [each for each in str(self.path) if each in _WRONG or not each.isprintable()]
+        if wrong:
+            raise ConfigError(
+                f"The path {str(self.path)!r} has {wrong[0]!r} in it, which a cluster's programs misread.",
+                "Let XDG_STATE_HOME name another folder. Blanks, apostrophes and umlauts are no trouble.",
+            )
 
     def _make(self) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+        private(self.path).chmod(0o700)
         write(self.path / ".labkit", "This folder is a cluster of labkit's; `labkit down` removes it.\n")
 
     def load(self) -> State | None:
@@ -189,7 +204,7 @@ class Directory:
     @contextmanager
     def locked(self, waiting: Callable[[str], None], limit_s: float = 600) -> Iterator[None]:
         """One `up` or `down` of a name at a time; ends with the process that holds it."""
-        clusters_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+        private(clusters_dir())
         lock = clusters_dir() / f".{self.name}.lock"
         with _flock(lock, limit_s, waiting):
             try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import ImageError
-from labkit.folders import data_dir
+from labkit.folders import data_dir, private
 from labkit.images.layers import Layers
 from labkit.images.names import HOST_IMAGE, normalise
 from labkit.images.trees import locked, scratch, tree_digest
@@ -244,7 +244,7 @@ class ImageStore:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, str]]:
         """The tags, to be changed in place under the lock; written when the block ends well."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private(self.root)
         with locked(self.root / "refs.lock", _LOCK_WAIT_S, "the list of images"):
             refs = self._refs()
             yield refs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import http.server
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 
 from labkit import acquire
 from labkit.acquire.build import Meter, Plan, environment, roughly
+from labkit.acquire.download import archive_name
 from labkit.errors import AcquireError, MachineError
 from labkit.tools import find_go, go
 from labkit.versions import Program, versions
@@ -426,3 +428,26 @@ def test_a_module_inside_does_not_count_for_the_key(source: Path) -> None:
     (source / "inner/go.mod").write_text("module example.test/inner\n")
     (source / "inner/main.go").write_text("package main\n")
     assert acquire.source_key() == key
+
+
+def test_a_full_disk_during_a_download_is_told_once_and_nothing_is_compiled(
+    source: Path, tmp_path: Path
+) -> None:
+    folder, small = tmp_path / "release", tmp_path / "small"
+    folder.mkdir(), small.mkdir()
+    archive = folder / archive_name(acquire.source_key())
+    archive.write_bytes(os.urandom(6 << 20))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    archive.with_name(f"{archive.name}.sha256").write_text(f"{digest}  {archive.name}\n")
+    server = Release(folder)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    inside = 'mount -t tmpfs -o size=3m none "$XDG_CACHE_HOME" && exec "$@"'
+    env = {**os.environ, "XDG_CACHE_HOME": str(small), "LABKIT_RELEASE_URL": server.url}
+    argv = ["unshare", "-rm", "sh", "-c", inside, "sh", sys.executable, "-c", BUILD]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=120)
+    server.shutdown()
+    if "unshare" in done.stderr and "not permitted" in done.stderr:
+        pytest.skip("this machine allows no user namespaces")
+    assert "MachineError: The disk is full" in done.stderr, done.stderr
+    assert len(server.ranges) == 2, "checksum and archive, each once"
+    assert source.is_dir() and "go.mod" not in done.stderr

@@ -12,7 +12,7 @@ from labkit.cluster.care import last_lines, merged
 from labkit.cluster.discovery import JoinToken, check_hash, key_hash
 from labkit.cluster.join import Join, Token
 from labkit.cluster.pki import Authority
-from labkit.errors import ConfigError
+from labkit.errors import ClusterError, ConfigError
 from labkit.kube import Kube
 
 from .api_server import Server, kubeconfig
@@ -82,3 +82,22 @@ def test_a_worker_that_does_not_trust_the_cluster_never_starts(tmp_path: Path) -
         server.http.shutdown()
         server.http.server_close()
     assert started == []
+
+
+def test_a_join_ends_when_its_kubelet_keeps_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.cluster.join._LOOK_S", 0.5)
+    server = Server()
+    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    server.answers[path] = [(200, {"metadata": {"resourceVersion": "1"}, "items": []})]
+    try:
+        join = Join(
+            Kube(kubeconfig(tmp_path, server.port)), "worker-3", lambda _: "started", limit_s=60,
+            token=Token.parse("abcdef.0123456789abcdef"), ended=lambda: "4 times so far, exit code 1.",
+            cluster="two",
+        )  # fmt: skip
+        with pytest.raises(ClusterError, match=r"keeps ending.*4 times") as caught:
+            join.wait()
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+    assert "labkit logs node-worker-3 -c two" in caught.value.hint

@@ -74,6 +74,13 @@ def test_dns_forwards_only_where_there_is_a_name_server(
     assert not re.search(r"\b(health|ready|prometheus)\b", text)
 
 
+def test_a_path_is_one_word_of_the_corefile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/Ünï o'Neil \"home")
+    text = corefile(Directory("lab"), Slot(2), tmp_path / "none")
+    word = f"{tmp_path}/Ünï o'Neil \\\"home/labkit/clusters/lab/conf/coredns.kubeconfig"
+    assert f'kubeconfig "{word}"\n' in text
+
+
 def test_a_kubelet_asks_whoever_comes_for_credentials(directory: Directory) -> None:
     node = Node(5, 2, "4Gi", {"zone": "a"}, ["dedicated=gpu:NoSchedule", "slow:PreferNoSchedule"])
     config = kubelet.configuration(directory, Slot(1), "worker-5", node)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from labkit.cluster.kind.load import qualified, read, write
+from labkit.errors import ImageError
 
 LAYERS = [b"base" * 1000, b"program"]
 DIGESTS = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in LAYERS]
@@ -35,6 +36,14 @@ def saved(file: Path, members: list[str], *, link: bool = False) -> Path:
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return file
+
+
+def test_an_image_that_was_not_saved_is_not_taken_for_the_first_one(tmp_path: Path) -> None:
+    file = saved(tmp_path / "x.tar", ["a/layer.tar", "b/layer.tar"])
+    with pytest.raises(ImageError, match=r"shop/orders:v1 is not in.*shop/catalog:v1"):
+        read(file, ["shop/orders:v1"])
+    for name in ("shop/catalog:v1", "docker.io/shop/catalog:v1", f"shop/catalog@sha256:{'0' * 64}"):
+        assert read(file, [name])[0].name == name
 
 
 def layout(file: Path, has: set[str]) -> dict[str, bytes]:

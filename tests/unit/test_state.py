@@ -53,6 +53,18 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path, monkeypatch: pyt
         Directory("lab").create()
 
 
+@pytest.mark.parametrize("part", ['a"b', "a$HOME", "a`b", "a:b", "a\\b", "a\nb", "a{b", "a,b"])
+def test_a_path_that_programs_misread_is_refused_in_a_line(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", f"/tmp/{part}")
+    with pytest.raises(ConfigError, match="misread"):
+        Directory("lab").check_path()
+    monkeypatch.setenv("XDG_STATE_HOME", "/tmp/Ünï o'Neil home")
+    Directory("lab").check_path()
+    assert tmp_path.is_dir()
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -73,10 +73,17 @@ def read(file: Path, names: Sequence[str]) -> list[Saved]:
     """What a file of `docker save` has, by its manifest.json, which every version of Docker writes."""
     with tarfile.open(file) as tar:
         entries = json.loads(_content(tar, "manifest.json"))
-        by_tag = {tag: entry for entry in entries for tag in entry.get("RepoTags") or []}
+        by_tag = {qualified(tag): entry for entry in entries for tag in entry.get("RepoTags") or []}
         found = []
         for name in names:
-            entry = by_tag.get(name) or by_tag.get(name.removeprefix("docker.io/")) or entries[0]
+            entry = by_tag.get(qualified(name)) or by_tag.get(f"{qualified(name)}:latest")
+            if entry is None and "@" in name and len(entries) == 1:
+                entry = entries[0]  # asked for by its digest, an image has no tag in the file
+            if entry is None:
+                raise ImageError(
+                    f"{name} is not in what the engine saved; that has {', '.join(by_tag) or 'no tag'}.",
+                    f"Look at `docker image ls`, or tag it: docker tag IMAGE {name}",
+                )
             config = _content(tar, entry["Config"])
             digests = json.loads(config)["rootfs"]["diff_ids"]
             members = dict(zip(digests, entry["Layers"], strict=True))

@@ -15,7 +15,7 @@ from pathlib import Path
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.state import changing_file, write
 from labkit.errors import AcquireError, LabkitError, MachineError
-from labkit.folders import data_dir
+from labkit.folders import data_dir, private
 
 FIRST_WORD_S = 20.0
 """A registry that has not answered by then counts as not reachable."""
@@ -57,7 +57,7 @@ class Digests:
         Raises:
             AcquireError: it is another one than at the first pull.
         """
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private(self.file.parent)
         with changing_file(self.file):
             known = self._read()
             before = known.setdefault(name, digest)
