@@ -85,7 +85,7 @@ def test_output_that_cannot_be_written_is_one_message(empty: dict[str, str]) -> 
             [sys.executable, "-m", "labkit", "status", "--json"],
             stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, **empty},
         )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "labkit: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "labkit: No space left on device\n→ Free some space.\n")
 
 
 def test_a_file_that_cannot_be_read_is_one_message(empty: dict[str, str]) -> None:
