@@ -25,8 +25,9 @@ TEXTS = {
     "create_subprocess_shell",
 }
 GIVEN = {
-    "labkit/images/dockerfile.py": "value",  # the shell form of a Dockerfile's author
+    "labkit/images/dockerfile.py": "text",  # the shell form of a Dockerfile's author
     "labkit/cluster/kind/cluster.py": "command",  # what the user gave to `labkit shell -c`
+    "labkit/labs/shell.py": "shell=True",  # a notebook's own `x = !command`
     "tests/unit/test_conformance.py": "command or ''",  # a stand-in for that
 }
 """File → the command line of somebody else that it hands on, whole and as it is."""

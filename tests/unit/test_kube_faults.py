@@ -367,7 +367,7 @@ EXEC = f"{PODS}/x/exec"
 def test_a_command_gives_output_and_exit_code(server: Server, kube: Kube) -> None:
     umlaut = "ü".encode()
     server.answers[EXEC] = [session((1, umlaut[:1]), (1, umlaut[1:]), (2, b"err"), (3, CODE_3))]
-    found = kube.exec("x", ["sh", "-c", Path("/x")], check=False)  # type: ignore[list-item]
+    found = kube.exec("x", ["cat", "--", Path("/x")], check=False)  # type: ignore[list-item]
     assert (found.stdout, found.stderr, found.exit_code) == ("ü", "err", 3)
     server.answers[EXEC] = [session((1, b"out"), (3, SUCCESS))]
     assert kube.exec("x", ["ls"]).stdout == "out"

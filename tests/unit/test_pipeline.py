@@ -128,9 +128,9 @@ def test_steps_see_what_they_need_and_no_secret(
         (runner / "kubeconfig").touch()
     cluster: Any = SimpleNamespace(name="demo", provider="embedded")
     env = environment(cluster, "http://127.18.0.5:80", runner, [tmp_path / "tools"])
-    script = "env; ls -A ~; cat ~/.netrc; git config --global --list; echo $PATH"
     with (tmp_path / "log").open("w") as log:
-        _follow(["/bin/sh", "-c", script], env, threading.Event(), Reader(0.0), log)
+        look = ["/bin/sh", "-c", "env; ls -A ~; cat ~/.netrc; git config --global --list; echo $PATH"]
+        _follow(look, env, threading.Event(), Reader(0.0), log)
     said = (tmp_path / "log").read_text()
     assert "hush" not in said, [line for line in said.splitlines() if "hush" in line]
     seen = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
