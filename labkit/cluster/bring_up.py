@@ -54,11 +54,11 @@ def bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) ->
 def _bring_up(directory: Directory, listener: Listener, given: dict[str, Any]) -> None:
     with ExitStack() as held:
         with phase("preflight", listener, "looking what is there") as step:
-            directory.check_path()
             held.enter_context(directory.locked(step.note))
             state = directory.load()
             made = state.options if state else Options()
             wanted = check_options(settled(directory.name, made, given, ready=bool(state and state.ready)))
+            directory.check_path()
             half_made = directory.exists and not (state and state.ready)
             if half_made:
                 step.note("removing what an interrupted `up` left")
