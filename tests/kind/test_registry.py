@@ -19,6 +19,7 @@ from labkit.errors import AcquireError, ImageError, MachineError
 
 from .conftest import free_port
 
+pytestmark = pytest.mark.timeout(1500)  # the first of them compiles the registry
 NAME = "registry.k8s.io/labkit-test/tiny:v1"
 OTHER = "labkit-test/node:v1"
 
