@@ -99,7 +99,7 @@ def first_lane() -> list[Part]:
         Part("lint", ["make", "-s", "lint"], 300, built=False),
         pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
         # Two workers, each with a shared cluster of its own.
-        pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=1800, busy=True),
+        pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=2400, busy=True),
         conformance_part(limit_s=1200),
         labs_part("labs", "embedded", "reports", 2700),
         pytest_part("browser", "tests/browser", limit_s=300),
