@@ -32,7 +32,7 @@ setup: .venv/.ready ## Python environment in .venv, pinned by requirements.lock
 	@$(MAKE) -s uv
 	@echo "setup: installing the Python packages of requirements.lock into .venv"
 	@$(UV_HOME)/bin/uv venv -q --clear --python "$(PYTHON)" .venv
-	@$(UV_HOME)/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements.lock
+	@$(UV_HOME)/bin/uv pip sync -q --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock
 	@$(UV_HOME)/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
 	@touch $@
 
