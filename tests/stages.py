@@ -128,7 +128,7 @@ def second_lane() -> list[Part]:
         Part("airgap", [*LABKIT, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
         pytest_part("parity", "tests/parity", f"--part={commit()}", limit_s=1500, busy=True),
-        labs_part("labs-kind", "kind", "reports-kind", 3600),
+        labs_part("labs-kind", "kind", "reports-kind", 4200),
     ]
 
 
