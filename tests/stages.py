@@ -24,6 +24,8 @@ BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
 TURNS = OUT / "turns"
 SLICE_S = "150"
+EVERY = 3
+"""Each extra part runs once within so many commits."""
 QUIETLY = ["nice", "-n", "10"]
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 LABKIT = [str(BIN / "python"), "-m", "labkit"]
@@ -93,7 +95,24 @@ def conformance_part(limit_s: int) -> Part:
     return Part("conformance", [*LABKIT, *argv], limit_s, junit, busy=True)
 
 
-def first_lane() -> list[Part]:
+def extra_parts() -> list[Part]:
+    """Parts that not every commit needs; see `in_turn`. Those named on the command line run in any case."""
+    return []
+
+
+def in_turn(parts: list[Part], commits: int) -> list[Part]:
+    """Those parts whose turn it is: each runs once within any `EVERY` commits that follow each other."""
+    return parts[commits % EVERY :: EVERY]
+
+
+def commits() -> int:
+    """How many commits led here; 0 outside a git checkout."""
+    argv = ["git", "rev-list", "--count", "HEAD"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return int(done.stdout or 0)
+
+
+def first_lane(extra: list[Part]) -> list[Part]:
     """What needs no cluster but a processor of its own, then everything on embedded clusters."""
     return [
         Part("lint", ["make", "-s", "lint"], 300, built=False),
@@ -101,6 +120,7 @@ def first_lane() -> list[Part]:
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=2400, busy=True),
         conformance_part(limit_s=1200),
+        *extra,
         labs_part("labs", "embedded", "reports", 2700),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
@@ -275,9 +295,10 @@ def main() -> int:
     """Run all parts (or those named as arguments) and print the table."""
     OUT.mkdir(parents=True, exist_ok=True)
     chosen = sys.argv[1:]
+    extra = extra_parts() if chosen else in_turn(extra_parts(), commits())
     lanes = [
         [part for part in lane if not chosen or part.name in chosen]
-        for lane in (first_lane(), second_lane(), quiet_lane())
+        for lane in (first_lane(extra), second_lane(), quiet_lane())
     ]
     runner, started = Runner(lanes), time.monotonic()
     runner.run()
