@@ -8,15 +8,15 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.acquire.sources import FLAGS, PROGRAMS, link_flags
+from labkit.children import Lines, running
 from labkit.errors import AcquireError, MachineError
 from labkit.tools import cache_dir
 
@@ -108,7 +108,7 @@ def build(
                 meter.started(line)
                 tail.append(line)
             progress(meter.text(), meter.fraction())
-    failed = lines.failed()
+    failed = _failed(lines)
     if failed:
         raise _explain([t for t in tail if t not in plan.weights] or list(tail), failed, out)
 
@@ -184,7 +184,7 @@ def _plan(go: Path, source: Path, env: dict[str, str], progress: Progress, mains
                     weights[package] = size * _S_PER_BYTE + int(depends) * _S_PER_DEPENDENCY
             else:
                 errors.append(line)
-    failed = lines.failed()
+    failed = _failed(lines)
     if failed:
         raise _explain(list(errors), failed, Path(env["GOMODCACHE"]))
     return Plan(weights, packages)
@@ -198,60 +198,17 @@ def _size(folder: Path, files: list[str]) -> int:
     return total
 
 
-class _Lines:
-    """The lines a program prints, with None once a second while it is silent."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self._queue: deque[str] = deque()
-        self._news = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._queue.append(line.rstrip("\n"))
-            self._news.set()
-        self._news.set()
-
-    def __iter__(self) -> Iterator[str | None]:
-        deadline = time.monotonic() + LIMIT_S
-        while True:
-            alive = self._reader.is_alive()
-            while self._queue:
-                yield self._queue.popleft()
-            if not alive:
-                return
-            if time.monotonic() > deadline:
-                raise AcquireError(f"Go has not finished in {span(LIMIT_S)}; it was ended.")
-            if not self._news.wait(1.0):
-                yield None
-            self._news.clear()
-
-    def failed(self) -> str:
-        """How the program ended, "" when well."""
-        code = self._process.wait(60)
-        return "" if code == 0 else f"exit code {code}" if code > 0 else signal.Signals(-code).name
-
-
-@contextmanager
-def _running(argv: list[str], cwd: Path, env: dict[str, str]) -> Iterator[_Lines]:
-    """Run a program in a process group of its own, which is ended with the block."""
-    process = subprocess.Popen(
-        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
+def _running(argv: list[str], cwd: Path, env: dict[str, str]) -> AbstractContextManager[Lines]:
+    return running(
+        argv, LIMIT_S, lambda: AcquireError(f"Go has not finished in {span(LIMIT_S)}; it was ended."),
+        cwd=cwd, env=env,
     )  # fmt: skip
-    try:
-        yield _Lines(process)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+
+
+def _failed(lines: Lines) -> str:
+    """How Go ended, "" when well."""
+    code = lines.code()
+    return "" if code == 0 else f"exit code {code}" if code > 0 else signal.Signals(-code).name
 
 
 def _check_space(plan: Plan, gocache: Path, out: Path) -> None:

@@ -6,10 +6,8 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from labkit.children import limited
 from labkit.docker import DockerCommand, telling
 from labkit.errors import AcquireError, LabkitError, MachineError
 
@@ -116,36 +115,30 @@ class Docker(DockerCommand):
         )  # fmt: skip
         errors: list[BaseException] = []
         feeder = threading.Thread(target=_feed, args=(process, write, errors), daemon=True)
-        watchdog = threading.Timer(_LONG_S, lambda: _end(process))
-        watchdog.daemon = True
-        watchdog.start()
         feeder.start()
         try:
-            assert process.stdout
-            yield process, (raw.decode(errors="replace").rstrip() for raw in process.stdout)
-            feeder.join(60)
-            if errors:
-                raise errors[0]
+            with limited(process, _LONG_S, lambda: _late(argv[0])):
+                assert process.stdout
+                yield process, (raw.decode(errors="replace").rstrip() for raw in process.stdout)
+                feeder.join(60)
+                if errors:
+                    raise errors[0]
         finally:
-            watchdog.cancel()
-            _end(process)
             feeder.join(10)
 
     def save(self, tags: Sequence[str], out: Callable[[bytes], None]) -> None:
         """`docker save`, handed on piece by piece."""
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [self.program, "save", *tags], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                assert process.stdout and process.stderr
-                while piece := process.stdout.read(1 << 20):
-                    out(piece)
-                said = process.stderr.read().decode(errors="replace")
-                if process.wait(60):
-                    raise self.fault(said)
-            finally:
-                _end(process)
+        )  # fmt: skip
+        with process, limited(process, _LONG_S, lambda: _late("save")):
+            assert process.stdout and process.stderr
+            while piece := process.stdout.read(1 << 20):
+                out(piece)
+            said = process.stderr.read().decode(errors="replace")
+            if process.wait(60):
+                raise self.fault(said)
 
     def load(self, write: Callable[[IO[bytes]], None]) -> None:
         """`docker load` of an archive that `write` streams.
@@ -175,18 +168,11 @@ def _feed(
             process.stdin.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a docker client that still runs; the engine gives up what it asked for."""
-    if process.poll() is not None:
-        return
-    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                return
-            time.sleep(0.05)
+def _late(command: str) -> MachineError:
+    return MachineError(
+        f"`docker {command}` has not ended within {_LONG_S / 60:.0f} min.",
+        "Is the Docker engine overloaded, or its network slow? What it has done is kept: try again.",
+    )
 
 
 def _same(name: str, tags: Sequence[str]) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from labkit.children import running
 from labkit.errors import AcquireError, MachineError
 from labkit.folders import private
 
@@ -81,29 +80,23 @@ def require_tools() -> None:
 
 def _run(argv: list[str], mirror: str, progress: Callable[[str, float | None], None]) -> None:
     env = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "LC_ALL": "C"}
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", env=env, start_new_session=True,
-    )  # fmt: skip
-    tail: list[str] = []
-    deadline = time.monotonic() + _LIMIT_S
-    try:
-        assert process.stdout
-        for line in process.stdout:
-            tail = [*tail, line.strip()][-15:]
+    tail: deque[str] = deque(maxlen=15)
+
+    def late() -> AcquireError:
+        return AcquireError(f"debootstrap has not ended within {_LIMIT_S} s.", _words(tail))
+
+    with running(argv, _LIMIT_S, late, env=env) as lines:
+        for line in lines:
+            if line is None:
+                continue
+            tail.append(line.strip())
             if line.startswith("I: "):
                 progress(line[3:].strip(), None)
-            if time.monotonic() > deadline:
-                raise AcquireError(f"debootstrap has not ended within {_LIMIT_S} s.", _words(tail))
-        if process.wait(60):
+        if lines.code():
             raise explain(tail, mirror)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
 
 
-def explain(tail: list[str], mirror: str) -> AcquireError | MachineError:
+def explain(tail: Iterable[str], mirror: str) -> AcquireError | MachineError:
     """The typed error of a debootstrap that failed, from its last lines."""
     said = "\n".join(tail)
     if re.search("no space left", said, re.I):
@@ -124,5 +117,5 @@ def explain(tail: list[str], mirror: str) -> AcquireError | MachineError:
     return AcquireError("debootstrap failed.", _words(tail))
 
 
-def _words(tail: list[str]) -> str:
+def _words(tail: Iterable[str]) -> str:
     return "Its last words:\n" + "\n".join(tail)

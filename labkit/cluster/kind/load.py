@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from labkit.children import limited
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.phases import Step
 from labkit.errors import ClusterError, ImageError, MachineError
@@ -106,16 +107,18 @@ def _send(
         MachineError, ClusterError: it failed at the last attempt, or the engine is at fault.
     """
     argv = [engine.program, "exec", "-i", container, *_CTR, "images", "import", "--all-platforms", "-"]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert process.stdin
-    with suppress(BrokenPipeError):  # what it says tells why
-        write(process.stdin, file, images, has)
-    try:
-        said = process.communicate(timeout=_IMPORT_S)[0].decode(errors="replace")
-    except subprocess.TimeoutExpired as err:
-        process.kill()
-        process.wait(10)
-        raise ClusterError(f"{container} has not taken the image within {_IMPORT_S} s.") from err
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+    def late() -> ClusterError:
+        return ClusterError(f"{container} has not taken the image within {_IMPORT_S} s.")
+
+    with limited(process, _IMPORT_S, late):
+        assert process.stdin
+        with suppress(BrokenPipeError):  # what it says tells why
+            write(process.stdin, file, images, has)
+        said = process.communicate()[0].decode(errors="replace")
     if process.returncode == 0:
         return ""
     known = Engine.fault(said)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from labkit.children import running
 from labkit.cluster.kind.engine import Engine
 from labkit.cluster.kind.images import kind_env
 from labkit.cluster.phases import Listener, Step, phase
@@ -44,33 +43,31 @@ def run_create(
     Raises:
         MachineError, ClusterError: it failed; what it said is in `log`.
     """
-    with log.open("w") as copy, ExitStack() as open_phase:
-        process = subprocess.Popen(
-            [str(program), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", env=kind_env(engine, network),
-        )  # fmt: skip
-        open_phase.callback(_end, process)
-        assert process.stdout
-        current, deadline = ExitStack(), time.monotonic() + _LIMIT_S
+
+    def late() -> LabkitError:
+        return failure(log.read_text(errors="replace"), log, None)
+
+    with (
+        log.open("w") as copy,
+        running([str(program), *argv], _LIMIT_S, late, env=kind_env(engine, network)) as lines,
+        ExitStack() as current,
+    ):
         step: Step | None = None
-        with current:
-            for line in process.stdout:
-                copy.write(line)
-                copy.flush()
-                found = _LINE.match(line)
-                name = phase_of(found[2]) if found else ""
-                if found and name and found[1] == "•":
-                    current.close()
-                    step = current.enter_context(phase(name, listener, words(found[2])))
-                elif found and found[1] == "✓" and step:
-                    step.tell(_DONE.get(name, words(found[2])))
-                    current.close()
-                    step = None
-                if time.monotonic() > deadline:
-                    break
-            code = process.wait(30) if time.monotonic() <= deadline else None
-            if code != 0:
-                raise failure(log.read_text(errors="replace"), log, code)
+        for line in lines:
+            if line is None:
+                continue
+            print(line, file=copy, flush=True)
+            found = _LINE.match(line)
+            name = phase_of(found[2]) if found else ""
+            if found and name and found[1] == "•":
+                current.close()
+                step = current.enter_context(phase(name, listener, words(found[2])))
+            elif found and found[1] == "✓" and step:
+                step.tell(_DONE.get(name, words(found[2])))
+                current.close()
+                step = None
+        if code := lines.code():
+            raise failure(log.read_text(errors="replace"), log, code)
 
 
 def phase_of(text: str) -> str:
@@ -84,7 +81,7 @@ def words(text: str) -> str:
 
 
 def failure(said: str, log: Path, code: int | None) -> LabkitError:
-    """The error of a `kind create cluster` that failed."""
+    """The error of a `kind create cluster` that failed; without an exit code it took too long."""
     known = Engine.fault(said)
     if isinstance(known, MachineError):
         return known
@@ -97,13 +94,3 @@ def failure(said: str, log: Path, code: int | None) -> LabkitError:
     why = next((line for line in lines if line.startswith("error:")), "")  # of kubeadm
     text = why.removeprefix("error:").strip() or error.removeprefix("ERROR:").strip()
     return ClusterError(f"kind could not create the cluster: {text[:600]}", f"All it said: {log}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)

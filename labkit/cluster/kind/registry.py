@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,8 @@ FIRST_WORD_S = 20.0
 """A registry that has not answered by then counts as not reachable."""
 SILENCE_S = 180.0
 WHOLE_S = 1800.0
+_TAIL = 65536  # the digest and the reason of a failure come last
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # how a line of progress is drawn again
 _DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
 
 
@@ -125,13 +128,23 @@ def mirrored(name: str) -> str:
 
 
 def _pull(engine: Engine, reference: str, tell: Callable[[str], None], first_word_s: float) -> str:
-    """What `docker pull` said; ended when nothing is heard for too long."""
-    process = subprocess.Popen(
-        [engine.program, "pull", reference], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert process.stdout
+    """What `docker pull` said; ended when nothing is heard for too long.
+
+    It runs on a terminal: elsewhere docker says nothing while a layer comes, and a slow registry would be
+    taken for none.
+    """
+    terminal, theirs = os.openpty()
+    try:
+        process = subprocess.Popen(
+            [engine.program, "pull", reference], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+        )
+    except BaseException:
+        os.close(terminal)
+        raise
+    finally:
+        os.close(theirs)
     said, begin = b"", time.monotonic()
+    layers = complete = 0
     heard = begin
     try:
         while True:
@@ -143,24 +156,41 @@ def _pull(engine: Engine, reference: str, tell: Callable[[str], None], first_wor
                     if now - heard > patience
                     else f"{reference} was not complete after {WHOLE_S / 60:.0f} min"
                 )
-            if not select.select([process.stdout], [], [], 0.5)[0]:
+            if not select.select([terminal], [], [], 0.5)[0]:
                 continue
-            chunk = os.read(process.stdout.fileno(), 65536)
+            chunk = _read(terminal)
             if not chunk:
                 break
             said, heard = said + chunk, time.monotonic()
-            complete = said.count(b"Pull complete") + said.count(b"Already exists")
-            tell(f"pulling {reference}, {complete} of {said.count(b'Pulling fs layer')} layers")
+            layers += _added(b"Pulling fs layer", said, chunk)
+            complete += _added(b"Pull complete", said, chunk) + _added(b"Already exists", said, chunk)
+            said = said[-_TAIL:]
+            tell(f"pulling {reference}, {complete} of {layers} layers")
         code = process.wait(30)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait(10)
-        process.stdout.close()
-    text = said.decode(errors="replace")
+        os.close(terminal)
+    text = _CONTROL.sub("", said.decode(errors="replace").replace("\r", "\n"))
     if code:
         raise _refusal(reference, text)
     return text
+
+
+def _read(terminal: int) -> bytes:
+    """What the program has written; nothing when it has ended, which Linux tells by an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError as err:
+        if err.errno != errno.EIO:
+            raise
+        return b""
+
+
+def _added(word: bytes, said: bytes, chunk: bytes) -> int:
+    """How often a word is in what was said and ends in its last chunk."""
+    return said[-(len(chunk) + len(word) - 1) :].count(word)
 
 
 def _refusal(reference: str, said: str) -> Exception:
