@@ -16,12 +16,14 @@ class Release:
     Attributes:
         url: the folder, without a slash at the end.
         file: name of the program or of an archive with it; {machine} is x86_64 or arm64, {arch} amd64 …
-        checksums: name of the list of SHA-256 sums beside it.
+        checksums: name of the list of SHA-256 sums beside it, for platforms that `sha256` lacks.
+        sha256: platform, such as "linux-amd64", to the checksum of its file.
     """
 
     url: str
     file: str
     checksums: str
+    sha256: dict[str, str] = field(default_factory=dict, repr=False)  # so that keys of what is cached stay
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,14 @@ class KindVersions:
         url: where its releases are, "" for nowhere.
         node_image: NAME:TAG@DIGEST of the nodes' image for that version.
         metrics_server: NAME:TAG of the image of metrics-server.
+        sha256: platform, such as "linux-amd64", to the checksum of its program.
     """
 
     version: str
     url: str
     node_image: str
     metrics_server: str
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,16 @@ def fetch(
     progress: Progress,
     *,
     ending: str = ".sha256",
+    sha256: str = "",
     limit_s: float = _LIMIT_S,
 ) -> Path:
-    """Download URL/name into `folder` and verify it against the checksum in URL/name.sha256.
+    """Download URL/name into `folder` and verify it: against a pinned checksum, or that in URL/name.sha256.
 
     A part that an interrupted download left is continued. The file has its name only when it is verified.
 
     Args:
         ending: of the checksum file's name.
+        sha256: the pinned checksum; the server is not asked for one then.
         limit_s: for the whole download.
 
     Raises:
@@ -63,7 +65,7 @@ def fetch(
         AcquireError: what it sends is not what its checksum says.
     """
     _check(url)
-    expected = _checksum(f"{url}/{name}{ending}")
+    expected = sha256 or _checksum(f"{url}/{name}{ending}")
     private(folder)
     part, deadline = folder / f"{name}.part", time.monotonic() + limit_s
     resumed = part.exists()
@@ -84,7 +86,8 @@ def fetch(
     if found != expected:
         part.unlink()
         raise AcquireError(
-            f"{url}/{name} has the checksum {found[:16]}…, {expected[:16]}… was announced. It was not used.",
+            f"{url}/{name} has the checksum {found[:16]}…, {expected[:16]}… "
+            f"{'is pinned' if sha256 else 'was announced'}. It was not used.",
             "Try again. If it stays so, tell who publishes there; without that URL labkit compiles.",
         )
     return part.rename(folder / name)

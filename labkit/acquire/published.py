@@ -1,4 +1,4 @@
-"""Programs as their own projects publish them: downloaded, and held against the release's checksums."""
+"""Programs as their own projects publish them: downloaded, and held against pinned or published checksums."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def published(name: str, release: Release, place: Path, progress: Progress) -> b
         False where it is not published for this machine, or the server cannot be reached.
 
     Raises:
-        AcquireError: what was sent is not what the release's checksums say.
+        AcquireError: what was sent is not what its pinned checksum says, or else that of the release's list.
     """
     machine = platform.machine()
+    pinned = release.sha256.get(f"linux-{_MACHINES.get(machine)}")
     url = os.environ.get("LABKIT_PUBLISHED_URL", release.url).rstrip("/")
     if not url or url == "none" or machine not in _MACHINES:
         return False
@@ -42,7 +43,7 @@ def published(name: str, release: Release, place: Path, progress: Progress) -> b
     file = release.file.format(machine=machine.replace("aarch64", "arm64"), arch=_MACHINES[machine])
     part = place.with_name(f"{place.name}.part")
     try:
-        expected = _checksum(f"{url}/{release.checksums}", file)
+        expected = pinned or _checksum(f"{url}/{release.checksums}", file)
         progress(f"downloading {name} from {url}", None)
         _continue(f"{url}/{file}", part, progress, time.monotonic() + _LIMIT_S)
     except (Unpublished, OSError, HTTPException):
@@ -52,7 +53,8 @@ def published(name: str, release: Release, place: Path, progress: Progress) -> b
     if found != expected:
         part.unlink()
         raise AcquireError(
-            f"{url}/{file} has the checksum {found[:16]}…, {expected[:16]}… was announced. It was not used.",
+            f"{url}/{file} has the checksum {found[:16]}…, {expected[:16]}… "
+            f"{'is pinned' if pinned else 'was announced'}. It was not used.",
             "Try again. If it stays so, LABKIT_PUBLISHED_URL=none lets labkit compile the program.",
         )
     whole = _unpacked(part, name, place) if file.endswith(".tar.gz") else part

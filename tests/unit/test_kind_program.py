@@ -7,6 +7,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -56,9 +57,16 @@ def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Release
     monkeypatch.setattr(binary, "programs", lambda names, _tell: dict.fromkeys(names, tmp_path / "compiled"))
     monkeypatch.setattr(binary, "compiled", lambda _name: None)
     monkeypatch.setattr(download, "_TRIES", 2)
+    pin(monkeypatch, {})
     yield wanted
     server.shutdown()
     server.server_close()
+
+
+def pin(monkeypatch: pytest.MonkeyPatch, sha256: dict[str, str]) -> None:
+    """Let these checksums be the pinned ones."""
+    changed = replace(versions(), kind=replace(versions().kind, sha256=sha256))
+    monkeypatch.setattr(binary, "versions", lambda: changed)
 
 
 def get() -> tuple[Path, list[str]]:
@@ -81,6 +89,21 @@ def test_a_download_with_another_checksum_is_not_used(release: Release, tmp_path
     with pytest.raises(AcquireError, match="It was not used"):
         get()
     assert not list((tmp_path / "cache").rglob("kind"))
+
+
+def test_a_pinned_checksum_counts_and_the_host_is_not_asked_for_one(
+    release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A host that has replaced the program has replaced its checksum, too."""
+    with pytest.MonkeyPatch.context() as other:
+        pin(other, dict.fromkeys(versions().kind.sha256, "0" * 64))
+        with pytest.raises(AcquireError, match=r"is pinned\. It was not used"):
+            get()
+    assert not list((tmp_path / "cache").rglob("kind"))
+    pin(monkeypatch, dict.fromkeys(versions().kind.sha256, hashlib.sha256(PROGRAM).hexdigest()))
+    release.sum = "0" * 64
+    assert binary.version_of(get()[0]) == VERSION
+    assert not [path for path in release.asked if path.endswith("sum")]
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import platform
+import re
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +21,7 @@ from labkit.errors import AcquireError
 from labkit.versions import Release, versions
 
 MACHINE = platform.machine()
+PLATFORMS = ["linux-amd64", "linux-arm64"]
 PROGRAM = b"#!/bin/sh\necho published\n"
 
 
@@ -86,6 +89,27 @@ def test_a_wrong_checksum_is_refused_and_nothing_stays(
     with pytest.raises(AcquireError, match="checksum"):
         published("tool", release, tmp_path / "tool", quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+def test_a_pinned_checksum_counts_and_the_host_is_not_asked_for_one(
+    release: Release, folder: Path, tmp_path: Path
+) -> None:
+    """A host that has replaced the program has replaced its list of checksums, too."""
+    pinned = replace(release, sha256=dict.fromkeys(PLATFORMS, "0" * 64))
+    with pytest.raises(AcquireError, match=r"0{16}… is pinned\. It was not used"):
+        published("tool", pinned, tmp_path / "tool", quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+    (folder / "sums.txt").unlink()
+    pinned = replace(release, sha256=dict.fromkeys(PLATFORMS, hashlib.sha256(PROGRAM).hexdigest()))
+    assert published("tool", pinned, tmp_path / "tool", quiet)
+
+
+def test_pinned_checksums_are_whole_and_of_both_platforms() -> None:
+    known = [program.release.sha256 for program in versions().programs.values() if program.release]
+    for sha256 in [*filter(None, known), versions().kind.sha256, versions().cloudflared.sha256]:
+        assert sorted(sha256) == PLATFORMS
+        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in sha256.values())
+        assert len(set(sha256.values())) == 2
 
 
 @pytest.mark.parametrize("lacking", ["program", "line", "list", "server"])

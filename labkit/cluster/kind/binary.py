@@ -62,8 +62,9 @@ def _downloaded(
         return None
     name = f"kind-{platform.system().lower()}-{machine}"
     release = f"{url.rstrip('/')}/v{wanted}"
+    pinned = versions().kind.sha256.get(name.removeprefix("kind-"), "")
     try:
-        got = fetch(release, name, home, tell, ending=".sha256sum", limit_s=300)
+        got = fetch(release, name, home, tell, ending=".sha256sum", sha256=pinned, limit_s=300)
     except Unpublished as why:
         note(f"{why}: compiling kind {wanted} instead")
         return None
