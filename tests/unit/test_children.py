@@ -84,13 +84,12 @@ def test_kind_that_falls_silent_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     assert str(log) in caught.value.hint and "Preparing nodes" in log.read_text()
 
 
-def test_debootstrap_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debootstrap_that_falls_silent_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rootfs, "_LIMIT_S", 2)
+    silent = program(tmp_path, f"echo 'I: Retrieving x'; {SILENT}", "debootstrap")
     told: list[str] = []
     with pytest.raises(AcquireError, match="has not ended within 2 s") as caught:
-        rootfs._run(
-            ["sh", "-c", f"echo 'I: Retrieving x'; {SILENT}"], "http://x", lambda t, _: told.append(t)
-        )
+        rootfs._run([str(silent)], "http://x", lambda text, _: told.append(text))
     assert told == ["Retrieving x"] and "begun" in caught.value.hint
 
 
