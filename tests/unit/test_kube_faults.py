@@ -174,8 +174,14 @@ def test_a_watch_survives_lists_that_break_off_and_says_when_it_is_not_connected
 def test_a_watch_of_a_server_that_hangs_is_not_connected(
     server: Server, kube: Kube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    thawed = threading.Event()
+
+    def hang(_: BaseHTTPRequestHandler) -> None:
+        """A stopped server's connections open, but not even headers come."""
+        thawed.wait(60)
+
     monkeypatch.setattr("labkit.kube.watching._MARGIN_S", 0.5)
-    server.answers[PODS] = [listed(1, pod("a", 1)), events(then="stay")]
+    server.answers[PODS] = [listed(1, pod("a", 1)), events(then="stay"), hang]
     watch = kube.watch("Pod", timeout_s=30, renew_s=1)
     follower = threading.Thread(target=lambda: list(watch))
     follower.start()
@@ -185,6 +191,7 @@ def test_a_watch_of_a_server_that_hangs_is_not_connected(
         assert watch.error and "broke" in watch.error.message
     finally:
         watch.close()
+        thawed.set()
         follower.join(10)
 
 
