@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from labkit.addons.git import WorkingCopy
-from labkit.addons.git.working_copy import git, without_passwords
+from labkit.addons.git.working_copy import git, password_store, without_passwords
 from labkit.errors import GitError, MachineError
 
 
@@ -114,3 +116,15 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(MachineError, match="no program `git`"):
         git("version")
+
+
+@pytest.mark.parametrize("home", ["home", "Ünï o'Neil home", 'a "$HOME" `b`'])
+def test_git_finds_passwords_in_any_folder(home: str, tmp_path: Path) -> None:
+    file = tmp_path / home / "credentials"
+    file.parent.mkdir()
+    file.write_text("http://student:secret@localhost:10080\n")
+    argv = ["git", "-c", f"credential.helper={password_store(file)}", "credential", "fill"]
+    asked = "protocol=http\nhost=localhost:10080\n\n"
+    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(argv, input=asked, capture_output=True, text=True, env=env, timeout=20)
+    assert "password=secret" in done.stdout.splitlines(), done.stderr

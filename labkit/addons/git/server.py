@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from labkit.addons.base import Addon, AddonStatus
 from labkit.addons.files import checkout, workspace
-from labkit.addons.git.working_copy import WorkingCopy, git
+from labkit.addons.git.working_copy import WorkingCopy, git, password_store
 from labkit.cluster.phases import Listener, phase
 from labkit.errors import GitError
 from labkit.kube import dig
@@ -226,7 +226,7 @@ class GitServer(Addon):
         base = urlsplit(self.url())
         file.touch(mode=0o600)
         file.write_text(f"{base.scheme}://{user}:{quote(self.password(user), safe='')}@{base.netloc}\n")
-        return {"credential.helper": f"store --file '{file}'", "http.proxy": ""}
+        return {"credential.helper": password_store(file), "http.proxy": ""}
 
     def _identify(self, copy: WorkingCopy, user: str) -> None:
         who = {"user.name": user, "user.email": f"{user}@labkit.example", "commit.gpgsign": "false"}

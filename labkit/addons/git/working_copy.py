@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -155,6 +156,11 @@ def git(*args: str, env: Mapping[str, str] | None = None, limit_s: float = _LIMI
     if done.returncode:
         raise _explain(args, without_passwords(f"{done.stdout}\n{done.stderr}".strip()))
     return done.stdout
+
+
+def password_store(file: Path) -> str:
+    """git's setting `credential.helper` for passwords in a file; git gives it to a shell."""
+    return f"store --file {shlex.quote(str(file))}"
 
 
 def without_passwords(text: str) -> str:
