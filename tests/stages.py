@@ -97,7 +97,14 @@ def conformance_part(limit_s: int) -> Part:
 
 def extra_parts() -> list[Part]:
     """Parts that not every commit needs; see `in_turn`. Those named on the command line run in any case."""
-    return []
+    return [faults_part(*labs) for labs in (("00", "01"), ("03",), ("04",))]
+
+
+def faults_part(*labs: str) -> Part:
+    """A part that is a run of some labs with faults thrown in, beside bystanders that must stay as they are."""
+    return pytest_part(
+        f"faults-{'-'.join(labs)}", "tests/bystanders", f"--labs={','.join(labs)}", limit_s=1500, busy=True
+    )
 
 
 def in_turn(parts: list[Part], commits: int) -> list[Part]:

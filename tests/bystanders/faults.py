@@ -49,12 +49,16 @@ class Faults:
 
     Attributes:
         thrown: how often each kind was thrown.
+        errors: how often an attempt failed, by what it said: a lab breaks the cluster, too.
     """
 
     def __init__(self, cluster: str, bystanders: Bystanders, seed: int) -> None:
         self._name, self._bystanders, self._random = cluster, bystanders, random.Random(seed)
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=run) for run in (self._break_pods, self._use_numbers_again)]
+        self._kinds: list[Callable[[dict[str, Any]], None]] = [
+            self._no_folder, self._kill_shim, self._no_processes, self._no_files, self._delete, self._only_end,
+        ]  # fmt: skip
         self.thrown: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
 
@@ -68,32 +72,42 @@ class Faults:
         for thread in self._threads:
             thread.join(60)
 
+    def until_all(self, seconds: float) -> None:
+        """Go on until each kind was thrown, or the time is over."""
+        deadline = time.monotonic() + seconds
+        while len(self.thrown) <= len(self._kinds) and time.monotonic() < deadline:
+            time.sleep(0.5)
+
     def _break_pods(self) -> None:
-        kinds: list[Callable[[dict[str, Any]], None]] = [
-            self._no_folder, self._kill_shim, self._no_processes, self._no_files, self._delete, self._only_end,
-        ]  # fmt: skip
+        waiting = list[Callable[[dict[str, Any]], None]]()
         while not self._ended.wait(_PAUSE_S):
+            waiting = waiting or self._random.sample(self._kinds, len(self._kinds))
             try:
-                pod = self._victim()
-                if pod:
-                    kind = self._random.choice(kinds)
+                if pod := self._victim():
+                    kind = waiting.pop()
                     kind(pod)
                     self.thrown[kind.__name__.strip("_")] += 1
             except (LabkitError, subprocess.SubprocessError, OSError, ValueError) as error:
-                self.errors[type(error).__name__] += 1  # a lab breaks the cluster, too
+                self.errors[f"{type(error).__name__}: {str(error)[:200]}"] += 1
 
     def _victim(self) -> dict[str, Any]:
-        """A running pod of ours; the Deployment is made where it is missing."""
+        """A pod of ours that works; the Deployment is made where it is missing, a pod replaced where none works."""
         try:
             pods = json.loads(self._kubectl("get", "pods", "--output=json"))["items"]
         except LabkitError:
             pods = []
-        running = [pod for pod in pods if pod["status"]["phase"] == "Running"]
+        working = [
+            pod
+            for pod in pods
+            if all(one["ready"] for one in pod["status"].get("containerStatuses", [{"ready": False}]))
+        ]
         if not pods:
             named = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
             victims = deployment("victims", 3, "python3", "-c", VICTIM)
             self._kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all([named, victims]))
-        return self._random.choice(running) if running else {}
+        elif not working:
+            self._delete(self._random.choice(pods))
+        return self._random.choice(working) if working else {}
 
     def _kubectl(self, *args: str, stdin: str | None = None) -> str:
         cluster = open_cluster(self._name)
@@ -105,16 +119,23 @@ class Faults:
     def _only_end(self, pod: dict[str, Any]) -> None:
         self._exec(pod, "import pathlib; pathlib.Path('/tmp/end').touch()")
 
+    def _end_soon(self, pod: dict[str, Any]) -> None:
+        """Let it end when its shim can no longer start anything."""
+        self._exec(
+            pod,
+            "import os, pathlib, time\nif os.fork() == 0: time.sleep(1); pathlib.Path('/tmp/end').touch()",
+        )
+
     def _no_folder(self, pod: dict[str, Any]) -> None:
         self._exec(pod, "import os, pathlib; pathlib.Path('/tmp/end').touch(); os.chmod('.', 0)")
 
     def _no_processes(self, pod: dict[str, Any]) -> None:
+        self._end_soon(pod)
         resource.prlimit(self._shim(pod).pid, resource.RLIMIT_NPROC, (1, 1))
-        self._only_end(pod)
 
     def _no_files(self, pod: dict[str, Any]) -> None:
+        self._end_soon(pod)
         resource.prlimit(self._shim(pod).pid, resource.RLIMIT_NOFILE, (16, 16))
-        self._only_end(pod)
 
     def _kill_shim(self, pod: dict[str, Any]) -> None:
         self._shim(pod).send(signal.SIGKILL)
@@ -125,7 +146,7 @@ class Faults:
     def _shim(self, pod: dict[str, Any]) -> Process:
         """The shim of one of our pods, found by the pod's own folder."""
         for process in cluster_processes(Directory(self._name)):
-            argv = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            argv = command_line(process.pid)
             if Path(argv[0]).name == "shim" and len(argv) > 2 and argv[1] == "pod" and self._is_of(argv, pod):
                 return process
         raise ProcessLookupError(f"no shim of {pod['metadata']['name']}")
@@ -145,6 +166,13 @@ class Faults:
                     if not process.alive() and self._bystanders.take_number(process.pid):
                         self.thrown["number_used_again"] += 1
                 before = now
+
+
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process; one empty one when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    return [""]
 
 
 def fill(folder: Path, seconds: float) -> None:

@@ -34,16 +34,18 @@ def main(folder: Path, seed: int, labs: list[str]) -> dict[str, Any]:
     os.environ["XDG_STATE_HOME"] = str(state)
     bystanders = Bystanders([state, state / "labkit", folder])
     result: dict[str, Any] = {"labs": {}, "thrown": {}, "errors": {}}
-    listeners = Listeners()
+    listeners, begin = Listeners(), time.monotonic()
     try:
         with listeners.watching():
             for number, lab in enumerate(labs):
                 with Faults(CLUSTER, bystanders, seed + number) as faults:
                     result["labs"][lab] = run_lab(lab, folder)
+                    faults.until_all(60)
                 result["thrown"][lab], result["errors"][lab] = dict(faults.thrown), dict(faults.errors)
                 if number == 0:
                     result["full disk"] = full_disk(state)
             down = labkit("down", CLUSTER)
+            result["seconds"] = time.monotonic() - begin
             result["down"] = [down.returncode, down.stdout[-2000:]]
         result["left"] = sorted(process.pid for process in cluster_processes(Directory(CLUSTER)))
         result["harm"], result["numbers"] = bystanders.harm(), bystanders.count("took")
