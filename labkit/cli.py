@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from labkit import course_cli
 from labkit.errors import ConfigError, LabkitError
 
 app = typer.Typer(
@@ -249,6 +250,10 @@ def conformance(ctx: typer.Context) -> None:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command()(command)
     single(ctx.args, prog_name="labkit conformance")
+
+
+for each in (course_cli.course, course_cli.progress, course_cli.check, course_cli.hint, course_cli.solution):
+    app.command()(each)
 
 
 def _numbers(pairs: list[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from labkit.checks.core import CheckResult, Finding, expect, prove
 from labkit.checks.predict import Comparison, Prediction, predict
-from labkit.checks.registry import CheckSpec, check, checks_of, define, find, hint
+from labkit.checks.registry import CheckSpec, check, checks_of, define, find, hint, run_check, solution
 
 __all__ = [
     "CheckResult",
@@ -27,4 +27,6 @@ __all__ = [
     "hint",
     "predict",
     "prove",
+    "run_check",
+    "solution",
 ]

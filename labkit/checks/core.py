@@ -26,16 +26,18 @@ class Finding:
         text: what is expected, as a statement ("worker-3 is Ready").
         ok: whether it is so.
         hint: what was seen instead, and where to look; empty when ok.
+        key: of an exercise's finding: which of its hints says what is wrong; "" when ok, or for none.
     """
 
     text: str
     ok: bool
     hint: str = ""
+    key: str = ""
 
 
-def expect(ok: bool, text: str, hint: str = "") -> Finding:
-    """A finding; the hint is dropped when the expectation is met."""
-    return Finding(text, bool(ok), "" if ok else hint)
+def expect(ok: bool, text: str, hint: str = "", key: str = "") -> Finding:
+    """A finding; hint and key are dropped when the expectation is met."""
+    return Finding(text, bool(ok), "" if ok else hint, "" if ok else key)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class CheckResult:
     def hints(self) -> list[str]:
         """One line per finding that is not ok."""
         return [f"✘ {f.text}. {f.hint}".rstrip() for f in self.findings if not f.ok]
+
+    @property
+    def missing(self) -> list[str]:
+        """Keys of what is not met, in the order of the findings."""
+        return [f.key for f in self.findings if not f.ok and f.key]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form, as the runner and the report use it."""
@@ -155,17 +162,54 @@ def prove(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
         namespace: the notebook's variables; not changed.
 
     Returns:
-        {"fails": bool, "said": str}: `fails` is True only for CheckFailed; neither success nor another
-        error is a proof.
+        {"fails": bool, "said": str, "missing": list[str]}: `fails` is True only for CheckFailed; neither
+        success nor another error is a proof. `missing` are the keys of what is not met, see Finding.
     """
     with proving():
         try:
             exec(compile(source, "<check>", "exec"), dict(namespace))
         except CheckFailed as failure:
-            return {"fails": True, "said": str(failure)}
+            missing = failure.result.missing if isinstance(failure, StepNotDone) else []
+            return {"fails": True, "said": str(failure), "missing": missing}
         except Exception as error:
-            return {"fails": False, "said": f"{type(error).__name__}: {error}"}
-    return {"fails": False, "said": "the check passes although its step is not done"}
+            return {"fails": False, "said": f"{type(error).__name__}: {error}", "missing": []}
+    return {"fails": False, "said": "the check passes although its step is not done", "missing": []}
+
+
+def prove_wrong(source: str, namespace: dict[str, Any], key: str, deadline_s: float) -> dict[str, Any]:
+    """Execute a check's cell after a wrong answer, and tell whether it fails with the hint for it.
+
+    What a wrong answer leads to may show late (a pod that crashes), so it looks until `deadline_s`.
+
+    Args:
+        key: of the hint; it must be the first of what is missing, as that is the one which a learner gets.
+
+    Returns:
+        As `prove` does; "fails" is True only with that hint.
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        found = prove(source, namespace)
+        if found["fails"] and found["missing"][:1] == [key]:
+            return found
+        if time.monotonic() > end:
+            drawn = found["missing"][:1]
+            told = f"it drew the hint {drawn[0]!r}" if drawn else "it drew no hint"
+            return {**found, "fails": False, "said": f"{told}, not {key!r}: {found['said']}"}
+        time.sleep(0.5)
+
+
+def prove_right(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Execute a check's cell once more, as a learner would.
+
+    Returns:
+        {"passes": bool, "said": str}.
+    """
+    try:
+        exec(compile(source, "<check>", "exec"), dict(namespace))
+    except Exception as error:
+        return {"passes": False, "said": f"{type(error).__name__}: {error}"}
+    return {"passes": True, "said": ""}
 
 
 GOOD, BAD = "#117733", "#aa4499"

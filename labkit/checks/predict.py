@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from labkit.checks.core import BOX, GOOD
+from labkit.course.helping import Notes
 from labkit.errors import ConfigError
 
 Answer = float | str
+_NOTES = Notes()
 
 
 class Prediction:
@@ -23,19 +26,23 @@ class Prediction:
         choices: the answers to choose from; () for a number.
     """
 
-    def __init__(self, question: str, answer: Answer, unit: str = "", choices: Sequence[str] = ()) -> None:
-        if choices and answer not in choices:
+    def __init__(
+        self, question: str, answer: Answer | None, unit: str = "", choices: Sequence[str] = ()
+    ) -> None:
+        if answer is None:
+            pass
+        elif choices and answer not in choices:
             raise ConfigError(f"{answer!r} is none of the choices.", f"Choices: {', '.join(choices)}.")
-        if not choices and not isinstance(answer, int | float):
+        elif not choices and not isinstance(answer, int | float):
             raise ConfigError("A prediction is a number, or one of `choices`.")
         self.question, self.unit, self.choices = question, unit, tuple(choices)
         self._given = answer
 
     @property
-    def answer(self) -> Answer:
-        """The answer as it stands now."""
-        value: Answer = self._widget.value if "_widget" in self.__dict__ else self._given
-        return value
+    def answer(self) -> Answer | None:
+        """The answer as it stands now; None while there is none."""
+        value: Answer | None = self._widget.value if "_widget" in self.__dict__ else self._given
+        return None if value == "" else value
 
     @cached_property
     def _widget(self) -> Any:
@@ -44,16 +51,23 @@ class Prediction:
         layout = ipywidgets.Layout(width="max-content")
         if self.choices:
             return ipywidgets.RadioButtons(options=self.choices, value=self._given, layout=layout)
+        if self._given is None:
+            return _number_to_type(ipywidgets, self.unit)
         return ipywidgets.FloatText(value=self._given, description=self.unit, step=1)
 
     def compare(self, actual: Answer, why: str = "") -> Comparison:
-        """Hold the answer against what was measured.
+        """Hold the answer against what was measured; without an answer it says so, and compares nothing.
 
         Args:
             actual: the measured number, or the choice that came true.
             why: one sentence that explains it.
         """
-        return Comparison(self.question, self.answer, actual, self.unit, why)
+        answer = self.answer
+        if isinstance(answer, str) and not self.choices:
+            answer = _number(answer)
+        if answer is not None and not os.environ.get("LABKIT_HEADLESS"):
+            _NOTES.note("prediction", self.question, predicted=answer, measured=actual, unit=self.unit)
+        return Comparison(self.question, answer, actual, self.unit, why)
 
     def __str__(self) -> str:
         options = f" ({' | '.join(self.choices)})" if self.choices else ""
@@ -81,7 +95,7 @@ class Comparison:
     """A prediction beside the measurement."""
 
     question: str
-    predicted: Answer
+    predicted: Answer | None
     actual: Answer
     unit: str
     why: str
@@ -89,6 +103,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """How the two compare, in words."""
+        if self.predicted is None:
+            return "not answered"
         if isinstance(self.predicted, str) or isinstance(self.actual, str):
             return "just so" if self.predicted == self.actual else "not what you said"
         if self.predicted == self.actual:
@@ -102,6 +118,8 @@ class Comparison:
 
     def __str__(self) -> str:
         said, was = _text(self.predicted, self.unit), _text(self.actual, self.unit)
+        if self.predicted is None:
+            return f"You have not answered; it was {was}.{' ' + self.why if self.why else ''}"
         return f"You said {said}; it was {was}: {self.verdict}.{' ' + self.why if self.why else ''}"
 
     __repr__ = __str__
@@ -110,17 +128,20 @@ class Comparison:
         said, was = (html.escape(_text(one, self.unit)) for one in (self.predicted, self.actual))
         why = f"<div>{html.escape(self.why)}</div>" if self.why else ""
         style = f"border-left:4px solid {GOOD};background:#f3f6fb;{BOX}"
+        if self.predicted is None:
+            return f'<div style="{style}">You have not answered; it was <strong>{was}</strong>.{why}</div>'
         head = (
             f"You said <strong>{said}</strong>; it was <strong>{was}</strong>: {html.escape(self.verdict)}."
         )
         return f'<div style="{style}">{head}{why}</div>'
 
 
-def predict(question: str, answer: Answer, unit: str = "", choices: Sequence[str] = ()) -> Prediction:
+def predict(question: str, answer: Answer | None, unit: str = "", choices: Sequence[str] = ()) -> Prediction:
     """Ask for a prediction before a step; `compare` holds it against the outcome after it.
 
     Args:
-        answer: what stands there until the student changes it; also what a headless run says.
+        answer: what stands there until the student changes it; also what a headless run says. None
+            leaves it open.
 
     Raises:
         ConfigError: the answer is neither a number nor one of the choices.
@@ -128,5 +149,21 @@ def predict(question: str, answer: Answer, unit: str = "", choices: Sequence[str
     return Prediction(question, answer, unit, choices)
 
 
-def _text(answer: Answer, unit: str) -> str:
+def _number_to_type(ipywidgets: Any, unit: str) -> Any:
+    """A field that is empty at first, which a field for numbers cannot be."""
+    layout = ipywidgets.Layout(width="12em")
+    return ipywidgets.Text(value="", placeholder="your answer", description=unit, layout=layout)
+
+
+def _number(text: str) -> float | None:
+    """A number that somebody typed; None for anything else."""
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        return None
+
+
+def _text(answer: Answer | None, unit: str) -> str:
+    if answer is None:
+        return "open"
     return answer if isinstance(answer, str) else f"{answer:.3g} {unit}".strip()

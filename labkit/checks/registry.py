@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from labkit.checks.core import CheckResult, Finding, StepNotDone, is_proving, repeat
+from labkit.checks.exercise import Desk, known
+from labkit.course import place
 from labkit.errors import ConfigError
 
 Findings = Callable[..., Iterable[Finding]]
@@ -16,6 +19,7 @@ Findings = Callable[..., Iterable[Finding]]
 _SPECS: dict[str, CheckSpec] = {}
 _FAILED: list[CheckResult] = []
 """The last check that failed, while it has not passed since."""
+_DESK = Desk()
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class CheckSpec:
     deadline_s: float
     every_s: float
     findings: Findings
+
+    @property
+    def needs_only_cluster(self) -> bool:
+        """Whether it looks at the cluster alone, and can be asked outside of its notebook."""
+        needed = [p for p in inspect.signature(self.findings).parameters.values() if p.default is p.empty]
+        return [p.name for p in needed] == ["cluster"]
 
 
 def define(
@@ -98,34 +108,78 @@ def check(
         deadline_s: another deadline than the check's own.
 
     Raises:
+        YourTurn: it judges an exercise that the learner has not begun.
         CheckFailed: with what was seen, when something is still wrong at the deadline.
         ConfigError: there is no such check.
     """
     spec = find(check_id)
-    result = repeat(
+    exercise = place.exercise(check_id)
+    if stop and not is_proving():
+        _DESK.turn_of(exercise, args)
+    result = _look(spec, deadline_s, *args, **kwargs)
+    if not is_proving():
+        _remember(result)
+        if result.passed:
+            _DESK.judged(exercise, result)
+    if result.passed or not (stop or is_proving()):
+        return result
+    if not is_proving():
+        _show(result)
+        _DESK.judged(exercise, result)
+    raise StepNotDone(result)
+
+
+def run_check(spec: CheckSpec, *args: Any, deadline_s: float | None = None) -> CheckResult:
+    """Run a check outside of a notebook: it shows nothing and raises nothing; progress knows of it."""
+    result = _look(spec, deadline_s, *args)
+    _remember(result)
+    _DESK.remember(result)
+    return result
+
+
+def _look(spec: CheckSpec, deadline_s: float | None, *args: Any, **kwargs: Any) -> CheckResult:
+    return repeat(
         spec.id,
         spec.title,
         lambda: spec.findings(*args, **kwargs),
         deadline_s=spec.deadline_s if deadline_s is None else deadline_s,
         every_s=spec.every_s,
     )
-    if not is_proving():
-        _remember(result)
-    if result.passed or not (stop or is_proving()):
-        return result
-    if not is_proving():
-        _show(result)
-    raise StepNotDone(result)
 
 
-def hint() -> None:
-    """Print what the last check that failed saw instead, and where to look."""
+def hint(exercise_id: str = "") -> None:
+    """Help: with an exercise the next of three levels, else what the last check that failed saw instead.
+
+    Args:
+        exercise_id: by default the exercise whose check failed last.
+
+    Raises:
+        ConfigError: there is no such exercise.
+    """
+    failed = _FAILED[0].id if _FAILED else ""
+    exercise = known(exercise_id) if exercise_id else place.exercise(failed) if failed else None
+    if exercise:
+        _DESK.help(exercise)
+        return
     if not _FAILED:
         print("No check has failed. Run one: its hint appears here when something is still missing.")
     for result in _FAILED:
         print(f"{result.title}:")
         for each in result.hints:
             print(f"  {each}")
+
+
+def solution(exercise_id: str, *, confirmed: bool = False) -> None:
+    """Show how an exercise is solved, when asked for it twice; the learner's progress says so.
+
+    Args:
+        confirmed: the first time is enough.
+
+    Raises:
+        ConfigError: there is no such exercise.
+        LabError: the course's sources are not at hand.
+    """
+    _DESK.reveal(known(exercise_id), confirmed)
 
 
 def _remember(result: CheckResult) -> None:

@@ -18,9 +18,11 @@ from papermill.iorw import write_ipynb  # type: ignore[import-untyped]
 
 from labkit.checks import find
 from labkit.checks.core import MIME
+from labkit.course.helping import exercise_of
 from labkit.errors import ConfigError, LabError
 from labkit.labs.kernel import ENGINE
 from labkit.labs.metadata import Lab, check_id_of, read_notebook, tags
+from labkit.labs.trials import trials_of
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -62,6 +64,22 @@ class ProofRecord:
 
 
 @dataclass(frozen=True)
+class TrialRecord:
+    """What came of trying something with an exercise.
+
+    Attributes:
+        id: of the exercise.
+        what: "wrong answer: …", or "solution applied twice".
+        ok: a wrong answer drew its hint; a solution passed again.
+    """
+
+    id: str
+    what: str
+    ok: bool
+    said: str
+
+
+@dataclass(frozen=True)
 class Failure:
     """The cell that stopped a lab."""
 
@@ -80,6 +98,8 @@ class LabRun:
         state: "passed", "failed" or "skipped".
         reason: why it was skipped, or failed, in one line.
         notebook: the executed notebook; None when skipped.
+        exercises: ids of the exercises that the learner would have written.
+        trials: what came of their wrong answers, and of applying their solutions twice.
         figures: PNG files, filled in by the report.
     """
 
@@ -91,6 +111,8 @@ class LabRun:
     cells: int = 0
     checks: list[CheckRecord] = field(default_factory=list)
     proofs: list[ProofRecord] = field(default_factory=list)
+    exercises: list[str] = field(default_factory=list)
+    trials: list[TrialRecord] = field(default_factory=list)
     failure: Failure | None = None
     figures: list[Path] = field(default_factory=list)
 
@@ -106,6 +128,8 @@ class LabRun:
             "cells": self.cells,
             "checks": [asdict(one) for one in self.checks],
             "proofs": [asdict(one) for one in self.proofs],
+            "exercises": self.exercises,
+            "trials": [asdict(one) for one in self.trials],
             "failure": asdict(self.failure) if self.failure else None,
             "figures": [path.name for path in self.figures],
         }
@@ -119,6 +143,7 @@ def execute(
     proving: bool = False,
     on_cell: Callable[[CellDone], None] = lambda _: None,
     alone: Callable[[bool], float] = lambda _: 0.0,
+    desk: Path | None = None,
 ) -> LabRun:
     """Execute a lab; the executed notebook is written to `output` cell by cell, also when a cell fails.
 
@@ -128,6 +153,7 @@ def execute(
             `stands_on`, that it is true from the beginning on this provider.
         alone: called with True before what the lab measures, and with False after it; returns the seconds
             for which it waited, which count neither as the lab's nor against its limit.
+        desk: folder in which the cells run, and write what a learner would; by default the notebook's own.
 
     Returns:
         The run; a failing cell is no exception but a `failure`, and so is a kernel that cannot be had.
@@ -168,7 +194,8 @@ def execute(
         )  # fmt: skip
         papermill_engines.execute_notebook_with_engine(
             ENGINE, notebook, "python3", output_path=str(output), progress_bar=False,
-            limit_of=limit_of, on_begin=begins, on_cell=told, proving=proves, folder=lab.path.parent,
+            limit_of=limit_of, on_begin=begins, on_cell=told, proving=proves,
+            trials=trials_of(notebook, lab.path.parent) if proving else [], folder=desk or lab.path.parent,
         )  # fmt: skip
         write_ipynb(notebook, str(output))
     except (
@@ -196,6 +223,7 @@ def read_run(lab: Lab, output: Path, failure: Failure | None = None) -> LabRun:
     run.cells = sum(
         1 for c in notebook.cells if c.get("execution_count") and "injected-parameters" not in tags(c)
     )
+    run.exercises = list(dict.fromkeys(filter(None, map(exercise_of, notebook.cells))))
     seen = _results(notebook)
     for cell in notebook.cells:
         check_id = check_id_of(cell.source) if "check" in tags(cell) else None
@@ -205,6 +233,7 @@ def read_run(lab: Lab, output: Path, failure: Failure | None = None) -> LabRun:
         proof = cell.metadata.get("labkit", {}).get("proof")
         if proof is not None:
             run.proofs.append(ProofRecord(check_id, bool(proof["fails"]), str(proof["said"])))
+        run.trials += _trials(check_id, cell)
     run.failure = _failure(notebook) or failure
     if run.failure:
         run.state = "failed"
@@ -212,10 +241,22 @@ def read_run(lab: Lab, output: Path, failure: Failure | None = None) -> LabRun:
     elif not all(proof.fails for proof in run.proofs):
         run.state = "failed"
         run.reason = "A check passes before its step: " + ", ".join(p.id for p in run.proofs if not p.fails)
+    elif not all(trial.ok for trial in run.trials):
+        run.state = "failed"
+        odd = [f"{trial.id} ({trial.what}): {trial.said}" for trial in run.trials if not trial.ok]
+        run.reason = f"An exercise is not judged as it should be: {'; '.join(odd)}"
     elif any(record.state != "passed" for record in run.checks):
         run.state = "failed"
         run.reason = "A check showed no result: " + ", ".join(r.id for r in run.checks if r.state != "passed")
     return run
+
+
+def _trials(exercise_id: str, cell: NotebookNode) -> list[TrialRecord]:
+    """What the runner noted at an exercise's check."""
+    noted = cell.metadata.get("labkit", {})
+    tried = [(f"wrong answer: {one['name']}", one) for one in noted.get("wrong", [])]
+    tried += [("solution applied twice", noted["twice"])] if "twice" in noted else []
+    return [TrialRecord(exercise_id, what, bool(one["ok"]), str(one["said"])) for what, one in tried]
 
 
 def _results(notebook: NotebookNode) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from papermill.engines import (  # type: ignore[import-untyped]
 )
 
 from labkit.labs.metadata import steps_and_checks, tags
+from labkit.labs.trials import Trial
 
 ENGINE = "labkit"
 KERNEL = "labkit.labs.shell.LabKernel"
@@ -101,9 +102,11 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
         on_begin: Callable[[NotebookNode], None],
         on_cell: OnCell,
         proving: Callable[[NotebookNode], bool],
+        trials: Sequence[Trial] = (),
     ) -> None:
         super().__init__(nb_man, km=km, iopub_timeout=30, startup_timeout=120, coalesce_streams=True)
         self.limit_of, self.on_begin, self.on_cell, self.proving = limit_of, on_begin, on_cell, proving
+        self.trials = trials
 
     def execute(self, **kwargs: Any) -> NotebookNode:
         """Start the kernel, execute, end the kernel; also when the kernel dies on the way."""
@@ -117,10 +120,17 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
     def papermill_execute_cells(self) -> None:
         """Execute until the end or the first cell that fails."""
         pairs = steps_and_checks(self.nb)
+        trials = {trial.first: trial for trial in self.trials}
+        solved = {trial.check: trial for trial in self.trials}
         for index, cell in enumerate(self.nb.cells):
             self.on_begin(cell)
             check = pairs.get(index)
-            if check is not None and self.proving(self.nb.cells[check]) and not self._prove(check):
+            untried = check is not None and check not in solved and self.proving(self.nb.cells[check])
+            if check is not None and untried and not self._prove(check):
+                return
+            if index in trials and not (
+                self._prove_untouched(trials[index]) and self._prove_wrong(trials[index])
+            ):
                 return
             started, ok, late = time.monotonic(), False, list[float]()
             self.nb_man.cell_start(cell, index)
@@ -148,6 +158,8 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
                 self.nb_man.cell_complete(cell, cell_index=index)
                 if cell.cell_type == "code":
                     self.on_cell(index, cell, time.monotonic() - started, ok)
+            if index in solved and not self._prove_twice(solved[index]):
+                return
 
     @contextmanager
     def _limited(self, cell: NotebookNode) -> Iterator[list[float]]:
@@ -190,10 +202,50 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
     def _prove(self, index: int) -> bool:
         """Run the check of a cell before its step, and note what came of it; False when the kernel died."""
         cell = self.nb.cells[index]
-        code = (
-            "from labkit.checks import prove as _labkit_prove\n"
-            f"_labkit_proof = _labkit_prove({cell.source!r}, globals())"
-        )
+        proof = self._judged(cell, f"prove({cell.source!r}, globals())")
+        _note(cell, proof={"fails": proof.get("fails", False), "said": proof["said"]})
+        return self._alive() or self._ended(index)
+
+    def _prove_untouched(self, trial: Trial) -> bool:
+        """Run an exercise as the learner gets it, then its check, which must fail; False: the kernel died."""
+        self._write(trial, trial.skeletons)
+        return self._prove(trial.check)
+
+    def _prove_wrong(self, trial: Trial) -> bool:
+        """Try each wrong answer of an exercise, and note which hint it drew; False if the kernel died."""
+        check, outcomes = self.nb.cells[trial.check], list[dict[str, Any]]()
+        for wrong in trial.exercise.wrong:
+            self._write(trial, wrong.cells)
+            call = f"prove_wrong({check.source!r}, globals(), {wrong.hint!r}, {trial.deadline_s!r})"
+            outcome = self._judged(check, call)
+            outcomes.append({"name": wrong.name, "ok": outcome.get("fails", False), "said": outcome["said"]})
+            if wrong.undo:
+                self._quietly(check, wrong.undo)
+        _note(check, wrong=outcomes)
+        return self._alive() or self._ended(trial.check)
+
+    def _prove_twice(self, trial: Trial) -> bool:
+        """Carry the solution out once more; does its check still pass? False when the kernel died."""
+        check = self.nb.cells[trial.check]
+        self._write(trial, {})
+        outcome = self._judged(check, f"prove_right({check.source!r}, globals())")
+        _note(check, twice={"ok": outcome.get("passes", False), "said": outcome["said"]})
+        return self._alive() or self._ended(trial.check)
+
+    def _write(self, trial: Trial, instead: dict[str, str]) -> None:
+        """Execute an exercise's cells up to its check unseen, some of them with other sources."""
+        for cell in self.nb.cells[trial.first : trial.check]:
+            if cell.cell_type == "code":
+                self._quietly(cell, instead.get(cell.id, cell.source))
+
+    def _quietly(self, cell: NotebookNode, source: str) -> None:
+        """Execute a source within the limit of a cell, whatever it prints, and whether it fails or not."""
+        with contextlib.suppress(DeadKernelError), self._limited(cell):
+            self._value("get_ipython().take_failed()", source)
+
+    def _judged(self, cell: NotebookNode, call: str) -> dict[str, Any]:
+        """What a function of labkit.checks.core answers in the kernel; {"said": …} for no answer."""
+        code = f"from labkit.checks import core as _labkit_core\n_labkit_proof = _labkit_core.{call}"
         shown, said, late = None, "the proof could not be carried out", list[float]()
         try:
             with self._limited(cell) as late:
@@ -202,10 +254,11 @@ class LabClient(PapermillNotebookClient):  # type: ignore[misc]
             said = "the kernel died while the check ran before its step"
         if late:
             said = f"the check was still running after {late[0]:.0f} s, its limit"
-        proof = {"fails": False, "said": said} if late or shown is None else ast.literal_eval(shown)
-        _note(cell, proof=proof)
-        if self._alive():
-            return True
+        return {"said": said} if late or shown is None else dict(ast.literal_eval(shown))
+
+    def _ended(self, index: int) -> bool:
+        """Note at a cell that the kernel died; False."""
+        cell = self.nb.cells[index]
         _note(cell, died=True)
         self.nb_man.cell_start(cell, index)
         self.nb_man.cell_exception(cell, cell_index=index)
@@ -225,8 +278,8 @@ class LabEngine(NBClientEngine):  # type: ignore[misc]
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, *_: str, **kwargs: Any) -> None:
-        """Execute; papermill hands over `limit_of`, `on_begin`, `on_cell`, `proving` and `folder`."""
-        options = {key: kwargs[key] for key in ("limit_of", "on_begin", "on_cell", "proving")}
+        """Execute; papermill hands over `limit_of`, `on_begin`, `on_cell`, `proving`, `trials`, `folder`."""
+        options = {key: kwargs[key] for key in ("limit_of", "on_begin", "on_cell", "proving", "trials")}
         with kernel_manager() as (manager, env):
             client = LabClient(nb_man, km=manager, **options)
             client.execute(env=env, cwd=str(kwargs["folder"]), cleanup_kc=True)

@@ -261,7 +261,7 @@ def check_id_of(source: str) -> str | None:
 def steps_and_checks(notebook: NotebookNode) -> dict[int, int]:
     """Index of the first cell tagged `step` → index of the cell tagged `check` that verifies it.
 
-    A step begins with the first cell tagged `step` after the previous check.
+    A step begins with the first cell tagged `step` or `exercise` after the previous check.
 
     Raises:
         LabError: a check without a step before it, a step without a check, or a `check` cell that calls none.
@@ -270,7 +270,7 @@ def steps_and_checks(notebook: NotebookNode) -> dict[int, int]:
     step: int | None = None
     for index, cell in enumerate(notebook.cells):
         marked = tags(cell)
-        if "step" in marked and step is None:
+        if marked & {"step", "exercise"} and step is None:
             step = index
         if "check" not in marked:
             continue

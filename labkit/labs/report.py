@@ -17,6 +17,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from markupsafe import Markup
 
 from labkit.errors import ConfigError
+from labkit.labs.desk import check_desk
 from labkit.labs.execute import LabRun
 from labkit.labs.metadata import Lab
 from labkit.labs.pages import TEMPLATES, Figure, extract_figures, page_css, write_page
@@ -124,6 +125,7 @@ def check_folder(folder: Path, labs: list[Lab]) -> None:
     Raises:
         ConfigError: it cannot be written, or a file is there that is not a report's.
     """
+    check_desk(folder / "desk")
     above = next(each for each in (folder, *folder.parents) if each.exists() or each.is_symlink())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"The report cannot be written to {folder}.", "Name another folder with --report.")
@@ -189,6 +191,9 @@ def write_junit(run: Run, path: Path) -> None:
         for proof in one.proofs:
             broken = None if proof.fails else Failure(_xml(proof.said))
             suite.add_testcase(_case(one, f"check {proof.id} fails before its step", 0.0, broken))
+        for trial in one.trials:
+            broken = None if trial.ok else Failure(_xml(trial.said))
+            suite.add_testcase(_case(one, f"exercise {trial.id}, {trial.what}", 0.0, broken))
         xml.add_testsuite(suite)
     if run.trouble:
         suite, case = (
@@ -243,6 +248,12 @@ def render_index(run: Run, figures: dict[str, list[Figure]]) -> str:
     ]
     if proven or any(one.proofs for one in run.labs):
         numbers.insert(2, (str(proven), "checks proven to fail before their step"))
+    exercises = sum(len(one.exercises) for one in run.labs)
+    if exercises:
+        numbers.insert(1, (str(exercises), "exercises solved"))
+    wrong = [trial.ok for one in run.labs for trial in one.trials if trial.what.startswith("wrong")]
+    if wrong:
+        numbers.insert(2, (f"{sum(wrong)} of {len(wrong)}", "wrong answers that drew their hint"))
     page = engine.get_template("index.html.j2")
     return page.render(
         css=Markup(page_css()),

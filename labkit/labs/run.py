@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labkit.errors import LabError, LabkitError
+from labkit.labs.desk import new_desk
 from labkit.labs.execute import CellDone, Failure, LabRun, execute, read_run
 from labkit.labs.metadata import Lab
 from labkit.labs.report import Run, machine_facts, prepare, write_report
@@ -93,6 +94,7 @@ def run_labs(labs: list[Lab], options: Options, site: Site, listener: Listener |
     run = Run(options.provider, options.speed, datetime.now().astimezone())
     with _reserved(site, options):
         prepare(options.report, labs)
+        new_desk(_desk(options), labs[0].path.parent)
         try:
             for lab in labs:
                 _next(lab, run, options, site, listener)
@@ -185,6 +187,7 @@ def _run_one(lab: Lab, options: Options, site: Site, listener: Listener, mine: T
         proving=options.proving,
         on_cell=listener.cell_done,
         alone=mine.take,
+        desk=_desk(options) / lab.path.parent.name,
     )
     if done.failure:
         with suppress(LabkitError, OSError):
@@ -194,6 +197,10 @@ def _run_one(lab: Lab, options: Options, site: Site, listener: Listener, mine: T
 
 def _target(lab: Lab, options: Options) -> Path:
     return options.report / "labs" / f"{lab.name}.ipynb"
+
+
+def _desk(options: Options) -> Path:
+    return options.report / "desk"
 
 
 def _facts(site: Site) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -77,6 +79,32 @@ def post(url: str, body: Any) -> Answer:
     """
     data = json.dumps(body).encode()
     return _visit(Request(url, data, {"Content-Type": "application/json"}, method="POST"))
+
+
+def crash_again(url: str, times: int, limit_s: float = 300) -> list[float]:
+    """Crash the program behind a URL as often, as soon as it answers; the seconds that each crash waited.
+
+    Raises:
+        VisitError: it does not answer within `limit_s`.
+    """
+    waited = []
+    for _ in range(times):
+        begin = time.monotonic()
+        while not _answers(url):
+            if time.monotonic() > begin + limit_s:
+                raise VisitError(f"{url} has not answered for {limit_s:.0f} s.", "Is its pod Ready?")
+            time.sleep(0.5)
+        waited.append(round(time.monotonic() - begin, 1))
+        with suppress(VisitError):
+            get(f"{url}/crash")
+    return waited
+
+
+def _answers(url: str) -> bool:
+    try:
+        return get(url).status == 200
+    except VisitError:
+        return False
 
 
 def show(url: str, height: int = 420, **headers: str) -> PageView:

@@ -229,7 +229,9 @@ def commands(source: str) -> list[str]:
 
 
 def python_only(source: str) -> str:
-    """A cell without the shell's lines."""
+    """A cell without the shell's lines; nothing of one whose magic takes it whole, such as a file to write."""
+    if source.startswith("%%"):
+        return ""
     joined = source.replace("\\\n", " ")
     return re.sub(r"^(\s*)(\w+ *= *)?[!%].*$", r"\1\2...", joined, flags=re.M)
 

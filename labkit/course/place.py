@@ -1,0 +1,37 @@
+"""Where the course is: in a learner's folder, which carries its sources along, or in labkit's checkout."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from labkit.course.exercises import Exercise, Exercises, load
+
+HOLDER = ".labkit"
+"""Folder in a learner's course folder with the course as it was handed out."""
+
+
+def sources(begin: Path | None = None) -> Path | None:
+    """The folder of the labs' sources: of the course folder around `begin`, else of the checkout, or None.
+
+    Args:
+        begin: by default the current folder, which a kernel shares with its notebook.
+    """
+    here = (begin or Path.cwd()).absolute()
+    carried = (folder / HOLDER / "notebooks" for folder in (here, *here.parents))
+    checkout = Path(__file__).resolve().parents[2] / "notebooks"
+    return next((folder for folder in (*carried, checkout) if folder.is_dir()), None)
+
+
+def exercise(check_id: str) -> Exercise | None:
+    """The exercise that a check judges; None for a check of a demonstration.
+
+    Raises:
+        LabError: the lab's exercises cannot be read.
+    """
+    return _of(sources(), check_id[:2]).by_id.get(check_id)
+
+
+@lru_cache(maxsize=32)
+def _of(folder: Path | None, lab: str) -> Exercises:
+    return load(folder, lab) if folder else Exercises(lab)

@@ -1,0 +1,85 @@
+"""`labkit course`, `progress`, `check`, `hint` and `solution`: the course outside of a notebook."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def course(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one with the course.")],
+    notebooks: Annotated[Path | None, typer.Option(help="Folder of labs.")] = None,
+) -> None:
+    """Write the labs into a folder of yours, with the exercises open. What you have changed stays."""
+    from labkit.labs.copies import hand_out
+    from labkit.labs.metadata import notebooks_dir
+
+    handed = hand_out(notebooks_dir(notebooks), folder.absolute())
+    typer.echo(f"{folder}: {handed.words()}.")
+
+
+def progress(as_json: Json = False) -> None:
+    """Show how far you are: checks, hints and solutions of each lab."""
+    from labkit.labs.overview import overview, table
+
+    labs = overview()
+    typer.echo(json.dumps([lab.as_dict() for lab in labs], indent=2) if as_json else table(labs))
+
+
+def check(
+    lab: Annotated[str, typer.Argument(help="A lab's number, 03, or the id of a check, 00-service.")],
+    name: Annotated[str, typer.Option("--cluster", "-c", help="The cluster's name.")] = "lab",
+    as_json: Json = False,
+) -> None:
+    """Run a lab's checks that need only the cluster. Exit code: 0 when all pass, 1 when one does not."""
+    from labkit.checks import checks_of, find, run_check
+    from labkit.cluster.providers import open_cluster
+
+    cluster = open_cluster(name)
+    chosen = (
+        [find(lab)] if "-" in lab else [spec for spec in checks_of(lab.zfill(2)) if spec.needs_only_cluster]
+    )
+    if not chosen:
+        raise ConfigError(f"No check of lab {lab} needs only the cluster.", "Run them in the notebook.")
+    results = [run_check(spec, cluster, deadline_s=0) for spec in chosen]
+    if as_json:
+        typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    else:
+        for result in results:
+            typer.echo(str(result))
+    raise typer.Exit(0 if all(result.passed for result in results) else 1)
+
+
+def hint(
+    exercise: Annotated[str, typer.Argument(help="Id of an exercise: 00-service.")],
+    name: Annotated[str, typer.Option("--cluster", "-c", help="The cluster's name.")] = "lab",
+) -> None:
+    """Show the next hint of an exercise, chosen by what the cluster shows now."""
+    from labkit.checks import find, run_check
+    from labkit.checks import hint as show
+    from labkit.cluster.providers import open_cluster
+    from labkit.errors import ClusterError
+
+    spec = find(exercise)
+    if spec.needs_only_cluster:
+        with suppress(ClusterError):  # the first level needs none
+            run_check(spec, open_cluster(name), deadline_s=0)
+    show(exercise)
+
+
+def solution(
+    exercise: Annotated[str, typer.Argument(help="Id of an exercise: 00-service.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Show it; your progress says so.")] = False,
+) -> None:
+    """Show how an exercise is solved."""
+    from labkit.checks import solution as show
+
+    show(exercise, confirmed=yes)
