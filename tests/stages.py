@@ -1,7 +1,7 @@
 """What `make test` runs: parts in three lanes side by side, each with its time, and one line of totals at the end.
 
 Much of it is waiting for clusters, so that lanes side by side take little more than half the time of one: embedded clusters
-in the first, the engine and kind in the second, and a third one that leaves the processor to the others. The first lane
+in the first, the engine and kind in the second, and a third one that fills the time in which labs wait. The first lane
 prints at once; what the others said is printed when one of their parts ends.
 """
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 OUT = ROOT / "build" / "test"
 TURNS = OUT / "turns"
-SLICE_S = "150"
+SLICE_S = "100"
 EVERY = 3
 """Each extra part runs once within so many commits."""
 QUIETLY = ["nice", "-n", "10"]
@@ -119,15 +119,13 @@ def commits() -> int:
     return int(done.stdout or 0)
 
 
-def first_lane(extra: list[Part]) -> list[Part]:
+def first_lane() -> list[Part]:
     """What needs no cluster but a processor of its own, then everything on embedded clusters."""
     return [
         Part("lint", ["make", "-s", "lint"], 300, built=False),
         pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=2400, busy=True),
-        conformance_part(limit_s=1200),
-        *extra,
         labs_part("labs", "embedded", "reports", 2700),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
@@ -159,17 +157,19 @@ def second_lane() -> list[Part]:
     ]
 
 
-def quiet_lane() -> list[Part]:
-    """What takes its time, at a low priority: labs that measure do not notice it.
+def third_lane(extra: list[Part]) -> list[Part]:
+    """What runs beside the labs, once the cluster tests have ended.
 
-    It begins after the cluster tests, as it fills the time in which one lab measures and all others wait.
+    First come parts with clusters, for which labs that measure wait. The others take their time, at a low priority:
+    labs that measure do not notice them, so that they fill the time in which one lab measures and all others wait.
     """
-    parts = [
+    quiet = [
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
         pytest_part("services", "services", limit_s=600, built=False),
     ]
-    return [replace(part, command=[*QUIETLY, *part.command], after="cluster") for part in parts]
+    quiet = [replace(part, command=[*QUIETLY, *part.command]) for part in quiet]
+    return [replace(part, after="cluster") for part in [conformance_part(limit_s=1800), *extra, *quiet]]
 
 
 def skipped(name: str, reason: str) -> Part:
@@ -305,7 +305,7 @@ def main() -> int:
     extra = extra_parts() if chosen else in_turn(extra_parts(), commits())
     lanes = [
         [part for part in lane if not chosen or part.name in chosen]
-        for lane in (first_lane(extra), second_lane(), quiet_lane())
+        for lane in (first_lane(), second_lane(), third_lane(extra))
     ]
     runner, started = Runner(lanes), time.monotonic()
     runner.run()
