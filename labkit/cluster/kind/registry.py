@@ -206,7 +206,7 @@ def _refusal(reference: str, said: str) -> Exception:
         return known
     if "manifest unknown" in low or "not found" in low:
         return Unavailable(f"{host_of(reference)} has no {reference} (404)")
-    if "denied" in low or "forbidden" in low or "unauthorized" in low or "403" in low:
+    if re.search(r"denied|forbidden|unauthorized|\b403\b", low):  # a port may be 40397
         return Unavailable(f"{host_of(reference)} refuses to hand out {reference}: {last}")
     return Unavailable(f"{host_of(reference)} cannot be reached: {last}")
 
