@@ -1,8 +1,8 @@
 package shim
 
 import (
-	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,9 +18,10 @@ type kept struct {
 	identity // the keeper
 	main     bool
 	control  *os.File
-	told     *bufio.Reader
+	told     chan sockets.Kept // what it says: that the program runs, then its exit code; closed when it says no more
 	theirs   *os.File
 	c        *container
+	gone     bool // guarded by c.mu
 }
 
 // newKept makes a program's keeper, to be started with the program.
@@ -30,9 +31,10 @@ func newKept(c *container, main bool) (*kept, error) {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	_ = unix.SetNonblock(pair[0], true) // so that a read ends with the socket
-	k := &kept{main: main, control: os.NewFile(uintptr(pair[0]), "keeper"), theirs: os.NewFile(uintptr(pair[1]), "control"), c: c}
-	k.told = bufio.NewReader(k.control)
-	return k, nil
+	return &kept{
+		main: main, control: os.NewFile(uintptr(pair[0]), "keeper"), theirs: os.NewFile(uintptr(pair[1]), "control"), c: c,
+		told: make(chan sockets.Kept, 2),
+	}, nil
 }
 
 // keep puts the keeper before the program that is about to be started: what was meant for its process is for the keeper's child.
@@ -50,9 +52,8 @@ func (k *kept) begun(keeper identity, err error) (identity, error) {
 	k.theirs.Close()
 	var told sockets.Kept
 	if err == nil {
-		_ = k.control.SetReadDeadline(time.Now().Add(10 * time.Second))
-		told, err = k.hear()
-		_ = k.control.SetReadDeadline(time.Time{})
+		go k.listen()
+		told, err = k.hear(time.After(10 * time.Second))
 	}
 	if err != nil {
 		k.control.Close()
@@ -64,24 +65,40 @@ func (k *kept) begun(keeper identity, err error) (identity, error) {
 	if k.c.keepers == nil {
 		k.c.keepers = map[*kept]bool{}
 	}
-	k.c.keepers[k] = true
+	if !k.gone {
+		k.c.keepers[k] = true
+	}
 	return identity{told.Pid, told.Started}, nil
 }
 
-func (k *kept) hear() (told sockets.Kept, err error) {
-	line, err := k.told.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &told)
+// listen hears the keeper out. It may have ended by then: what it has said is still there to be read.
+func (k *kept) listen() {
+	defer k.control.Close()
+	defer close(k.told)
+	for said := json.NewDecoder(k.control); ; {
+		var told sockets.Kept
+		if said.Decode(&told) != nil {
+			return
+		}
+		k.told <- told
 	}
-	if err != nil {
-		err = fmt.Errorf("keeper: %w", err)
+}
+
+func (k *kept) hear(late <-chan time.Time) (sockets.Kept, error) {
+	select {
+	case told, more := <-k.told:
+		if more {
+			return told, nil
+		}
+		return told, errors.New("keeper: it has ended without a word")
+	case <-late:
+		return sockets.Kept{}, errors.New("keeper: it does not tell that the program runs")
 	}
-	return told, err
 }
 
 // code waits for the program's exit code; false when the keeper has ended without telling it.
 func (k *kept) code() (int, bool) {
-	told, err := k.hear()
+	told, err := k.hear(nil)
 	if err != nil || told.Code == nil {
 		return 0, false
 	}
@@ -92,9 +109,9 @@ func (k *kept) code() (int, bool) {
 func (k *kept) endsWith(done func(ended)) func(ended) {
 	return func(e ended) {
 		k.c.mu.Lock()
+		k.gone = true
 		delete(k.c.keepers, k)
 		k.c.mu.Unlock()
-		k.control.Close()
 		done(e)
 	}
 }

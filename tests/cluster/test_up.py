@@ -34,7 +34,11 @@ LABKIT = [sys.executable, "-m", "labkit"]
 
 def started(*args: str) -> subprocess.Popen[str]:
     """The command labkit in the background, with its output in a pipe."""
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 — what runs us may ignore it
+
+    def heed() -> None:  # what runs us may ignore them, as nohup does
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     argv = [*LABKIT, *args]
     return subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed
