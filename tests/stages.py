@@ -26,6 +26,7 @@ TURNS = OUT / "turns"
 SLICE_S = "100"
 EVERY = 3
 """Each extra part runs once within so many commits."""
+NEED_ENGINE = ("parity",)  # among the extra parts
 QUIETLY = ["nice", "-n", "10"]
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 LABKIT = [str(BIN / "python"), "-m", "labkit"]
@@ -97,7 +98,13 @@ def conformance_part(limit_s: int) -> Part:
 
 def extra_parts() -> list[Part]:
     """Parts that not every commit needs; see `in_turn`. Those named on the command line run in any case."""
-    return [faults_part(*labs) for labs in (("00", "01"), ("03",), ("04",))]
+    faults = [faults_part(*labs) for labs in (("00", "01"), ("03",), ("04",))]
+    return [conformance_part(limit_s=1800), parity_part(limit_s=1500), *faults]
+
+
+def parity_part(limit_s: int) -> Part:
+    """A part that compares the embedded cluster with kind in some behaviours, other ones for each commit."""
+    return pytest_part("parity", "tests/parity", f"--part={commit()}", limit_s=limit_s, busy=True)
 
 
 def faults_part(*labs: str) -> Part:
@@ -138,7 +145,7 @@ def commit() -> str:
     return done.stdout.strip() or "none"
 
 
-def second_lane() -> list[Part]:
+def second_lane(extra: list[Part]) -> list[Part]:
     """The programs that others need, then images for kind, and the labs on it.
 
     What needs a container engine runs where LABKIT_TEST_ENGINE says "required". Else each part is skipped, with the
@@ -147,12 +154,18 @@ def second_lane() -> list[Part]:
     build = Part("build", [*LABKIT, "build", "--labs"], 3000, built=False)
     if os.environ.get("LABKIT_TEST_ENGINE") != "required":
         reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
-        return [build, *(skipped(name, reason) for name in ("airgap", "engine", "parity", "labs-kind"))]
+        lacking = [
+            "airgap",
+            "engine",
+            *(part.name for part in extra if part.name in NEED_ENGINE),
+            "labs-kind",
+        ]
+        return [build, *(skipped(name, reason) for name in lacking)]
     return [
         build,
         Part("airgap", [*LABKIT, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
-        pytest_part("parity", "tests/parity", f"--part={commit()}", limit_s=1500, busy=True),
+        *(part for part in extra if part.name in NEED_ENGINE),
         labs_part("labs-kind", "kind", "reports-kind", 4200),
     ]
 
@@ -169,7 +182,8 @@ def third_lane(extra: list[Part]) -> list[Part]:
         pytest_part("services", "services", limit_s=600, built=False),
     ]
     quiet = [replace(part, command=[*QUIETLY, *part.command]) for part in quiet]
-    return [replace(part, after="cluster") for part in [conformance_part(limit_s=1800), *extra, *quiet]]
+    clusters = [part for part in extra if part.name not in NEED_ENGINE]
+    return [replace(part, after="cluster") for part in [*clusters, *quiet]]
 
 
 def skipped(name: str, reason: str) -> Part:
@@ -305,7 +319,7 @@ def main() -> int:
     extra = extra_parts() if chosen else in_turn(extra_parts(), commits())
     lanes = [
         [part for part in lane if not chosen or part.name in chosen]
-        for lane in (first_lane(), second_lane(), third_lane(extra))
+        for lane in (first_lane(), second_lane(extra), third_lane(extra))
     ]
     runner, started = Runner(lanes), time.monotonic()
     runner.run()
