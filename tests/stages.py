@@ -1,7 +1,7 @@
 """What `make test` runs: parts in three lanes side by side, each with its time, and one line of totals at the end.
 
 Much of it is waiting for clusters, so that lanes side by side take little more than half the time of one: embedded clusters
-in the first, the engine and kind in the second, and a third one that fills the time in which labs wait. The first lane
+in the first, the engine and kind in the second, and a third one that leaves the processor to the others. The first lane
 prints at once; what the others said is printed when one of their parts ends.
 """
 
@@ -26,7 +26,7 @@ TURNS = OUT / "turns"
 SLICE_S = "100"
 EVERY = 3
 """Each extra part runs once within so many commits."""
-NEED_ENGINE = ("parity",)  # among the extra parts
+NEED_ENGINE = ("airgap", "engine", "parity", "labs-kind")
 QUIETLY = ["nice", "-n", "10"]
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 LABKIT = [str(BIN / "python"), "-m", "labkit"]
@@ -146,44 +146,38 @@ def commit() -> str:
 
 
 def second_lane(extra: list[Part]) -> list[Part]:
-    """The programs that others need, then images for kind, and the labs on it.
+    """The programs that others need, images for kind, what takes turns, and the labs on kind.
+
+    The labs begin when the cluster tests have ended: with two cores for all three, requests that a lab sends to its shop
+    come too late, and the lab must be tried again.
 
     What needs a container engine runs where LABKIT_TEST_ENGINE says "required". Else each part is skipped, with the
     reason.
     """
-    build = Part("build", [*LABKIT, "build", "--labs"], 3000, built=False)
-    if os.environ.get("LABKIT_TEST_ENGINE") != "required":
-        reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
-        lacking = [
-            "airgap",
-            "engine",
-            *(part.name for part in extra if part.name in NEED_ENGINE),
-            "labs-kind",
-        ]
-        return [build, *(skipped(name, reason) for name in lacking)]
-    return [
-        build,
+    parts = [
+        Part("build", [*LABKIT, "build", "--labs"], 3000, built=False),
         Part("airgap", [*LABKIT, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
-        *(part for part in extra if part.name in NEED_ENGINE),
-        labs_part("labs-kind", "kind", "reports-kind", 4200),
+        *extra,
+        replace(labs_part("labs-kind", "kind", "reports-kind", 4200), after="cluster"),
     ]
+    if os.environ.get("LABKIT_TEST_ENGINE") == "required":
+        return parts
+    reason = "it needs a container engine, and LABKIT_TEST_ENGINE=required, which was not given"
+    return [skipped(part.name, reason) if part.name in NEED_ENGINE else part for part in parts]
 
 
-def third_lane(extra: list[Part]) -> list[Part]:
-    """What runs beside the labs, once the cluster tests have ended.
+def third_lane() -> list[Part]:
+    """What takes its time, at a low priority: labs that measure do not notice it.
 
-    First come parts with clusters, for which labs that measure wait. The others take their time, at a low priority:
-    labs that measure do not notice them, so that they fill the time in which one lab measures and all others wait.
+    It begins after the cluster tests, as it fills the time in which one lab measures and all others wait.
     """
-    quiet = [
+    parts = [
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
         pytest_part("services", "services", limit_s=600, built=False),
     ]
-    quiet = [replace(part, command=[*QUIETLY, *part.command]) for part in quiet]
-    clusters = [part for part in extra if part.name not in NEED_ENGINE]
-    return [replace(part, after="cluster") for part in [*clusters, *quiet]]
+    return [replace(part, command=[*QUIETLY, *part.command], after="cluster") for part in parts]
 
 
 def skipped(name: str, reason: str) -> Part:
@@ -319,7 +313,7 @@ def main() -> int:
     extra = extra_parts() if chosen else in_turn(extra_parts(), commits())
     lanes = [
         [part for part in lane if not chosen or part.name in chosen]
-        for lane in (first_lane(), second_lane(extra), third_lane(extra))
+        for lane in (first_lane(), second_lane(extra), third_lane())
     ]
     runner, started = Runner(lanes), time.monotonic()
     runner.run()

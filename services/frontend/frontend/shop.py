@@ -53,7 +53,7 @@ class Shop:
             url = env_text(f"{name.upper()}_URL", f"http://{name}:8080")
             return Upstream(name, url, deadline_s, self._client, metrics)
 
-        self.catalog, self.orders = upstream("catalog", 2), upstream("orders", 5)
+        self.catalog, self.orders = upstream("catalog", 5), upstream("orders", 5)
         self.pricing = upstream("pricing", env_number("PRICING_DEADLINE_SECONDS", 1.5, 0.05, 30))
         self._seen = False
 
