@@ -133,7 +133,7 @@ def first_lane() -> list[Part]:
         pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=2400, busy=True),
-        labs_part("labs", "embedded", "reports", 2700),
+        labs_part("labs", "embedded", "reports", 3600),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
 
