@@ -127,7 +127,7 @@ def listener(*, err: bool) -> Any:
         proven = sum(proof.fails for proof in one.proofs)
         checks = f", {passed} of {len(one.checks)} checks" if one.checks else ""
         proofs = f", {proven} of {len(one.proofs)} proven" if one.proofs else ""
-        wrong = sum(trial.what.startswith("wrong") for trial in one.trials)
+        wrong = sum(trial.of_wrong_answer for trial in one.trials)
         tried = f", {len(one.exercises)} exercises, {wrong} wrong answers" if one.trials else ""
         took = "" if one.state == "skipped" else f" in {duration(one.seconds)}"
         typer.echo(f"{one.lab.name}: {one.state}{took}{checks}{proofs}{tried}", err=err)

@@ -24,6 +24,7 @@ from labkit.labs.kernel import ENGINE
 from labkit.labs.metadata import Lab, check_id_of, read_notebook, tags
 from labkit.labs.trials import trials_of
 
+_WRONG = "wrong answer: "
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -77,6 +78,11 @@ class TrialRecord:
     what: str
     ok: bool
     said: str
+
+    @property
+    def of_wrong_answer(self) -> bool:
+        """Whether it tells of a wrong answer, not of the solution."""
+        return self.what.startswith(_WRONG)
 
 
 @dataclass(frozen=True)
@@ -254,7 +260,7 @@ def read_run(lab: Lab, output: Path, failure: Failure | None = None) -> LabRun:
 def _trials(exercise_id: str, cell: NotebookNode) -> list[TrialRecord]:
     """What the runner noted at an exercise's check."""
     noted = cell.metadata.get("labkit", {})
-    tried = [(f"wrong answer: {one['name']}", one) for one in noted.get("wrong", [])]
+    tried = [(f"{_WRONG}{one['name']}", one) for one in noted.get("wrong", [])]
     tried += [("solution applied twice", noted["twice"])] if "twice" in noted else []
     return [TrialRecord(exercise_id, what, bool(one["ok"]), str(one["said"])) for what, one in tried]
 

@@ -251,7 +251,7 @@ def render_index(run: Run, figures: dict[str, list[Figure]]) -> str:
     exercises = sum(len(one.exercises) for one in run.labs)
     if exercises:
         numbers.insert(1, (str(exercises), "exercises solved"))
-    wrong = [trial.ok for one in run.labs for trial in one.trials if trial.what.startswith("wrong")]
+    wrong = [trial.ok for one in run.labs for trial in one.trials if trial.of_wrong_answer]
     if wrong:
         numbers.insert(2, (f"{sum(wrong)} of {len(wrong)}", "wrong answers that drew their hint"))
     page = engine.get_template("index.html.j2")
