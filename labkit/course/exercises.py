@@ -104,11 +104,6 @@ class Exercise:
     wrong: tuple[WrongAnswer, ...]
     file: str = ""
 
-    @property
-    def lab(self) -> str:
-        """Number of its lab."""
-        return self.id[:2]
-
     def is_open(self, folder: Path, answer: object = None) -> bool:
         """Whether the learner has not begun: no file, a mark of what to fill in, or `...` as the answer.
 

@@ -11,13 +11,9 @@ HOLDER = ".labkit"
 """Folder in a learner's course folder with the course as it was handed out."""
 
 
-def sources(begin: Path | None = None) -> Path | None:
-    """The folder of the labs' sources: of the course folder around `begin`, else of the checkout, or None.
-
-    Args:
-        begin: by default the current folder, which a kernel shares with its notebook.
-    """
-    here = (begin or Path.cwd()).absolute()
+def sources() -> Path | None:
+    """The folder of the labs' sources: of the course folder that we are in, else of the checkout, or None."""
+    here = Path.cwd()  # which a kernel shares with its notebook
     carried = (folder / HOLDER / "notebooks" for folder in (here, *here.parents))
     checkout = Path(__file__).resolve().parents[2] / "notebooks"
     return next((folder for folder in (*carried, checkout) if folder.is_dir()), None)

@@ -64,7 +64,6 @@ class State:
     red: int = 0
     hints: int = 0
     revealed: bool = False
-    first_at: float = 0.0
 
 
 def learner() -> str:
@@ -125,7 +124,7 @@ class Progress:
         states: dict[str, State] = {}
         for event in self.events():
             if event.kind != "prediction":
-                states[event.id] = _after(states.get(event.id, State(event.id, first_at=event.at)), event)
+                states[event.id] = _after(states.get(event.id, State(event.id)), event)
         return states
 
     def hint_level(self, name: str) -> int:
@@ -170,4 +169,4 @@ def _after(state: State, event: Event) -> State:
         hints = max(hints, int(event.detail.get("level", 1)))
     elif event.kind in ("solution", "catch-up"):
         revealed = True
-    return State(state.id, passed_at, red, hints, revealed, state.first_at)
+    return State(state.id, passed_at, red, hints, revealed)

@@ -25,7 +25,6 @@ class LabProgress:
         points, of_points: of its exercises; a revealed solution counts none.
         hints: how many levels of help were shown.
         revealed: ids of exercises whose solution was shown.
-        predictions: how many were compared.
     """
 
     lab: str
