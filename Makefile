@@ -7,6 +7,7 @@ PROVIDER ?= embedded
 SPEED ?= class
 LABS ?=
 REPORT ?= reports
+COURSE ?= labkit-course
 FOCUS ?=
 PARALLEL ?= 2
 HPA ?=
@@ -49,8 +50,8 @@ fetch-uv:
 labs: setup ## Set up, run the labs headless, write reports/index.html (PROVIDER=embedded|kind, LABS="00 08", SPEED=class|ci)
 	@$(RUN) run $(LABS) --provider $(PROVIDER) --speed $(SPEED) --report "$(REPORT)"
 
-start: setup ## JupyterLab with the labs
-	@.venv/bin/jupyter lab --notebook-dir=notebooks
+start: setup ## JupyterLab with the labs, in a folder of yours (COURSE=my-course)
+	@$(RUN) start "$(COURSE)"
 
 test: setup ## Everything CI checks, with the time of each part
 	@.venv/bin/python tests/stages.py

@@ -252,7 +252,14 @@ def conformance(ctx: typer.Context) -> None:
     single(ctx.args, prog_name="labkit conformance")
 
 
-for each in (course_cli.course, course_cli.progress, course_cli.check, course_cli.hint, course_cli.solution):
+for each in (
+    course_cli.course,
+    course_cli.start,
+    course_cli.progress,
+    course_cli.check,
+    course_cli.hint,
+    course_cli.solution,
+):
     app.command()(each)
 
 

@@ -1,8 +1,10 @@
-"""`labkit course`, `progress`, `check`, `hint` and `solution`: the course outside of a notebook."""
+"""`labkit course`, `start`, `progress`, `check`, `hint` and `solution`: the course outside of a notebook."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +26,32 @@ def course(
 
     handed = hand_out(notebooks_dir(notebooks), folder.absolute())
     typer.echo(f"{folder}: {handed.words()}.")
+
+
+def start(
+    folder: Annotated[Path, typer.Argument(help="Your course folder; made if it is not there.")] = Path(
+        "labkit-course"
+    ),
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; the next free one if it is taken.")] = 8888,
+    notebooks: Annotated[Path | None, typer.Option(help="Folder of labs.")] = None,
+) -> None:
+    """Open JupyterLab with the labs in a folder of yours."""
+    from labkit.labs.copies import START
+
+    course(folder, notebooks)
+    # `!kubectl` and `!labkit` in cells are the programs beside this Python.
+    scripts = str(Path(sys.executable).parent)
+    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
+    argv = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.absolute()}"]
+    argv += [
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        f"--LabApp.default_url=/lab/tree/{START}",
+    ]
+    argv += [] if browser else ["--no-browser"]
+    sys.stdout.flush()
+    os.execv(sys.executable, argv)
 
 
 def progress(as_json: Json = False) -> None:

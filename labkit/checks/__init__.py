@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from labkit.checks.core import CheckResult, Finding, expect, prove
 from labkit.checks.predict import Comparison, Prediction, predict
-from labkit.checks.registry import CheckSpec, check, checks_of, define, find, hint, run_check, solution
+from labkit.checks.registry import (
+    CheckSpec,
+    catch_up,
+    check,
+    checks_of,
+    define,
+    find,
+    hint,
+    run_check,
+    solution,
+)
 
 __all__ = [
     "CheckResult",
@@ -19,6 +29,7 @@ __all__ = [
     "Comparison",
     "Finding",
     "Prediction",
+    "catch_up",
     "check",
     "checks_of",
     "define",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,16 @@ class Desk:
         if self.watched:
             self.notes.note("check", result.id, ok=result.passed)
 
+    def passed(self) -> set[str]:
+        """Ids of the checks that passed in this kernel at their last look."""
+        return {name for name, result in self._last.items() if result.passed}
+
+    def caught_up(self, exercises: Sequence[str]) -> None:
+        """Note the exercises that are carried out for the learner."""
+        if self.watched:
+            for name in exercises:
+                self.notes.note("catch-up", name)
+
     def help(self, exercise: Exercise) -> None:
         """Show the next level of help."""
         known = self._asked.get(exercise.id)
@@ -96,7 +106,7 @@ class Desk:
                 f'If you are sure, run solution("{exercise.id}") once more.'
             )
             return
-        for source in solved_cells(_sources(), exercise.id).values():
+        for source in solved_cells(sources(), exercise.id).values():
             self.show(source)
         if self.watched:
             self.notes.note("solution", exercise.id)
@@ -116,7 +126,12 @@ def known(exercise_id: str) -> Exercise:
     return found
 
 
-def _sources() -> Path:
+def sources() -> Path:
+    """The folder of the labs' sources.
+
+    Raises:
+        LabError: there is none.
+    """
     folder = place.sources()
     if folder is None:
         raise LabError("The course's solutions are not at hand.", "Open the notebook in its course folder.")

@@ -7,10 +7,12 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from labkit.checks.catching_up import carry_out, solved_up_to
 from labkit.checks.core import CheckResult, Finding, StepNotDone, is_proving, repeat
-from labkit.checks.exercise import Desk, known
+from labkit.checks.exercise import Desk, known, sources
 from labkit.course import place
 from labkit.errors import ConfigError
 
@@ -180,6 +182,33 @@ def solution(exercise_id: str, *, confirmed: bool = False) -> None:
         LabError: the course's sources are not at hand.
     """
     _DESK.reveal(known(exercise_id), confirmed)
+
+
+def catch_up(check_id: str) -> None:
+    """Carry out the solved cells up to a check, visibly, in this kernel; the lab goes on from there.
+
+    It begins after the last check of the lab that has passed in this kernel. A file of yours that a solution
+    replaces is kept beside it, and your progress says that you caught up.
+
+    Raises:
+        ConfigError: this is no notebook.
+        LabError: no lab has that check, or the course's sources are not at hand.
+        CatchUpStopped: a cell failed.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise ConfigError("catch_up works in a notebook.", "In a terminal: labkit goto, labkit solution")
+    cells = solved_up_to(sources(), check_id, _DESK.passed(), shell.user_ns.keys())
+    _DESK.caught_up(sorted({cell.exercise for cell in cells if cell.exercise}))
+
+    def run(source: str) -> BaseException | None:
+        outcome = shell.run_cell(source, store_history=False)
+        error: BaseException | None = outcome.error_before_exec or outcome.error_in_exec
+        return error
+
+    carry_out(cells, run, print, Path.cwd())
 
 
 def _remember(result: CheckResult) -> None:

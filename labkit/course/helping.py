@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labkit.course.cells import exercise_of
 from labkit.course.exercises import Exercise, solution
 from labkit.course.progress import Progress, ProgressError
 from labkit.errors import LabError
@@ -46,12 +47,6 @@ def solved_cells(notebooks: Path, exercise_id: str) -> dict[str, str]:
         if own:
             return {cell["id"]: solution("".join(cell["source"])) for cell in own}
     raise LabError(f"No lab in {notebooks} has an exercise {exercise_id!r}.")
-
-
-def exercise_of(cell: dict[str, Any]) -> str:
-    """The exercise that a cell belongs to; "" for another cell."""
-    about = cell.get("metadata", {})
-    return str(about.get("labkit", {}).get("exercise", "")) if "exercise" in about.get("tags", []) else ""
 
 
 class Notes:

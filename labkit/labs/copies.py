@@ -21,12 +21,13 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.course.helping import exercise_of
+from labkit.course.cells import exercise_of
 from labkit.course.place import HOLDER
 from labkit.errors import ConfigError
 from labkit.labs.metadata import read_notebook
 from labkit.labs.trials import skeleton_of
 
+START = "start.ipynb"
 _GIVEN = "given.json"
 _BESIDE = ("manifests", "services")
 _LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "work", "game-day", "tests")
@@ -127,8 +128,28 @@ def _unanswered(source: str) -> str:
     return "".join(lines)
 
 
+def start_page() -> NotebookNode:
+    """A notebook that shows the labs, their minutes and the learner's progress, and opens them."""
+    text = (
+        "# Kubernetes labs\n\nRun the cell below (Shift-Enter) to see how far you are. A title opens its lab. "
+        "Begin with lab 00; it brings up your cluster."
+    )
+    cells = [
+        nbformat.v4.new_markdown_cell(text, id="intro"),  # type: ignore[no-untyped-call]
+        nbformat.v4.new_code_cell(  # type: ignore[no-untyped-call]
+            "from labkit.labs.overview import StartPage\nStartPage()", id="overview"
+        ),
+    ]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    page: NotebookNode = nbformat.from_dict(  # type: ignore[no-untyped-call]
+        {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    )
+    return page
+
+
 def _files(notebooks: Path) -> Iterator[tuple[str, bytes]]:
     """Name in the course folder → content, of everything that a learner may change."""
+    yield START, nbformat.writes(start_page()).encode() + b"\n"  # type: ignore[no-untyped-call]
     for path in sorted(notebooks.glob("*.ipynb")):
         copy = learners_copy(read_notebook(path))
         yield f"notebooks/{path.name}", nbformat.writes(copy).encode() + b"\n"  # type: ignore[no-untyped-call]

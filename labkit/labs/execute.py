@@ -18,10 +18,10 @@ from papermill.iorw import write_ipynb  # type: ignore[import-untyped]
 
 from labkit.checks import find
 from labkit.checks.core import MIME
-from labkit.course.helping import exercise_of
+from labkit.course.cells import check_id_of, exercise_of
 from labkit.errors import ConfigError, LabError
 from labkit.labs.kernel import ENGINE
-from labkit.labs.metadata import Lab, check_id_of, read_notebook, tags
+from labkit.labs.metadata import Lab, read_notebook, tags
 from labkit.labs.trials import trials_of
 
 _WRONG = "wrong answer: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import jsonschema
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.course.cells import check_id_of
 from labkit.errors import ConfigError, LabError
 
 PROVIDERS = ("embedded", "kind", "existing")
@@ -238,24 +238,6 @@ def find_labs(folder: Path, wanted: list[str] | None = None) -> list[Lab]:
 def tags(cell: NotebookNode) -> set[str]:
     """The tags of a cell."""
     return set(cell.metadata.get("tags", []))
-
-
-def check_id_of(source: str) -> str | None:
-    """The id in a cell's call `check("…", …)`, or None when there is no such call with a literal id."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return None
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and getattr(node.func, "id", "") == "check"
-            and node.args
-            and isinstance(node.args[0], ast.Constant)
-            and isinstance(node.args[0].value, str)
-        ):
-            return node.args[0].value
-    return None
 
 
 def steps_and_checks(notebook: NotebookNode) -> dict[int, int]:

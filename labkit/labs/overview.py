@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from labkit.course import place
+from labkit.course.cells import check_id_of
 from labkit.course.exercises import load
-from labkit.course.progress import Progress, State
+from labkit.course.progress import Progress, State, learner
 from labkit.errors import LabError
-from labkit.labs.metadata import check_id_of, find_labs, read_notebook, tags
+from labkit.labs.metadata import find_labs, read_notebook, tags
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class LabProgress:
     """
 
     lab: str
+    name: str
     title: str
     minutes: int
     checks: int
@@ -41,6 +44,46 @@ class LabProgress:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
         return asdict(self)
+
+
+class StartPage:
+    """The labs with their minutes and the learner's progress, as the start page shows them."""
+
+    def __init__(self) -> None:
+        self.who, self.labs = learner(), overview()
+
+    def __repr__(self) -> str:
+        return table(self.labs)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                f'<a href="notebooks/{escape(lab.name)}.ipynb">{escape(lab.lab)} · {escape(lab.title)}</a>',
+                f"{lab.minutes} min",
+                _bar(len(lab.passed), lab.checks, "checks"),
+                f"{lab.points} of {lab.of_points} points" if lab.of_points else "",
+            )
+            for lab in self.labs
+        ]
+        cells = "".join(
+            "<tr>" + "".join(f'<td style="{_CELL}">{one}</td>' for one in row) + "</tr>" for row in rows
+        )
+        done = sum(len(lab.passed) == lab.checks for lab in self.labs)
+        head = (
+            f"<p>{escape(self.who)}: {done} of {len(self.labs)} labs done. Run this cell again to update.</p>"
+        )
+        return f'{head}<table style="background:none;color:inherit;font:inherit">{cells}</table>'
+
+
+_CELL = "text-align:left;padding:.3em 1.2em .3em 0;border-bottom:1px solid rgba(128,128,128,.4)"
+
+
+def _bar(done: int, of: int, what: str) -> str:
+    width = round(100 * done / of) if of else 0
+    bar = f'<div style="width:{width}%;height:100%;background:#2a9d4a;border-radius:4px"></div>'
+    frame = "display:inline-block;width:90px;height:8px;border-radius:4px;background:rgba(128,128,128,.25)"
+    text = f"{done} of {of} {what}"
+    return f'<span role="img" aria-label="{text}" style="{frame}">{bar}</span> {text}'
 
 
 def overview(progress: Progress | None = None) -> list[LabProgress]:
@@ -71,6 +114,7 @@ def overview(progress: Progress | None = None) -> list[LabProgress]:
         rows.append(
             LabProgress(
                 lab.number,
+                lab.name,
                 lab.title,
                 lab.plan_minutes,
                 len(ids),

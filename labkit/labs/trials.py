@@ -8,10 +8,10 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from labkit.checks import find
+from labkit.course.cells import check_id_of, exercise_of
 from labkit.course.exercises import Exercise, load, without_solution
-from labkit.course.helping import exercise_of
 from labkit.errors import ConfigError, LabError
-from labkit.labs.metadata import check_id_of, tags
+from labkit.labs.metadata import tags
 
 _SHORTEST_S = 30.0
 

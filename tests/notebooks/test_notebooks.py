@@ -12,7 +12,8 @@ import nbformat
 import pytest
 
 from labkit.checks import checks_of, find
-from labkit.labs.metadata import check_id_of, find_labs, load_lab, steps_and_checks, tags
+from labkit.course.cells import check_id_of
+from labkit.labs.metadata import find_labs, load_lab, steps_and_checks, tags
 from labkit.labs.times import shown_line, time_line
 
 ROOT = Path(__file__).resolve().parents[2]

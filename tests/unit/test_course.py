@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import yaml
 
+from labkit.checks.catching_up import CatchUpStopped, Solved, carry_out, solved_up_to
 from labkit.checks.core import CheckResult, expect
 from labkit.checks.exercise import Desk, YourTurn
 from labkit.course import place
@@ -338,3 +339,53 @@ def test_overview_counts_points_but_none_for_a_solution_that_was_shown(
     assert (lab.points, lab.of_points, lab.hints, lab.revealed) == (2, 5, 2, ("00-survives",))
     assert set(lab.passed) == {"00-service", "00-survives"}
     assert "2/5" in table([lab]) and json.dumps(lab.as_dict())
+
+
+# Catching up.
+
+
+def test_catching_up_begins_after_the_last_check_that_passed():
+    everything = solved_up_to(NOTEBOOKS, "00-service", set(), set())
+    assert [cell.id for cell in everything][:2] == ["parameters", "imports"]
+    assert everything[-1].id == "service-check"
+    later = solved_up_to(NOTEBOOKS, "00-service", {"00-workers-ready"}, {"cluster_name"})
+    assert later[0].id == "phases" and len(later) < len(everything)
+    [written] = [cell for cell in later if cell.exercise]
+    assert "targetPort: 8080" in written.source and "###" not in written.source
+    assert "parameters" not in [
+        cell.id for cell in solved_up_to(NOTEBOOKS, "00-service", set(), {"cluster_name"})
+    ]
+
+
+def test_catching_up_to_nowhere_is_told():
+    with pytest.raises(LabError, match="No lab has a check '00-nothing'"):
+        solved_up_to(NOTEBOOKS, "00-nothing", set(), set())
+
+
+def test_the_learners_own_file_is_kept(tmp_path: Path):
+    own = tmp_path / "work/00/service.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    shown: list[str] = []
+    cell = Solved("service-write", "solved", "00-service")
+
+    def run(source: str) -> None:
+        own.write_text(source)
+
+    for _ in range(2):
+        carry_out([cell], run, shown.append, tmp_path)
+    assert own.read_text() == "solved"
+    copies = [own.with_name(f"service.mine-{n}.yaml").read_text() for n in (1, 2)]
+    assert copies == ["mine", "solved"] and "work/00/service.mine-1.yaml" in shown[0]
+
+
+def test_a_cell_that_fails_stops_it(tmp_path: Path):
+    ran: list[str] = []
+
+    def run(source: str) -> BaseException | None:
+        ran.append(source)
+        return ValueError("no pod") if source == "b" else None
+
+    with pytest.raises(CatchUpStopped, match="cell two: ValueError: no pod"):
+        carry_out([Solved("one", "a"), Solved("two", "b"), Solved("three", "c")], run, print, tmp_path)
+    assert ran == ["a", "b"]

@@ -1,0 +1,30 @@
+"""What a notebook's cells say of exercises and checks."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+
+def exercise_of(cell: dict[str, Any]) -> str:
+    """The exercise that a cell belongs to; "" for another cell."""
+    about = cell.get("metadata", {})
+    return str(about.get("labkit", {}).get("exercise", "")) if "exercise" in about.get("tags", []) else ""
+
+
+def check_id_of(source: str) -> str | None:
+    """The id in a cell's call `check("…", …)`, or None when there is no such call with a literal id."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") == "check"
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and isinstance(node.args[0].value, str)
+        ):
+            return node.args[0].value
+    return None
