@@ -31,8 +31,17 @@ def run(
         bool, typer.Option("--keep-cluster", help="Use a cluster of that name, and leave it.")
     ] = False,
     prove: Annotated[
-        bool, typer.Option("--prove", help="Also run each check before its step: it must fail.")
+        bool,
+        typer.Option(
+            "--prove", help="Also run each check before its step, where it must fail, and each wrong answer."
+        ),
     ] = False,
+    wrong_answers: Annotated[
+        str,
+        typer.Option(
+            metavar="LABS", help="With --prove: only these labs' wrong answers are tried, such as 00,03."
+        ),
+    ] = "all",
     record_times: Annotated[
         bool, typer.Option("--record-times", help="Write measured times into the notebooks.")
     ] = False,
@@ -66,7 +75,10 @@ def run(
     from labkit.labs.site import ClusterSite
     from labkit.labs.times import record
 
-    options = Options(provider, speed, report.resolve(), cluster, keep_cluster, prove, turns, second_try)
+    tried = _labs_named("--wrong-answers", wrong_answers, chosen)
+    options = Options(
+        provider, speed, report.resolve(), cluster, keep_cluster, prove, turns, second_try, tried
+    )
     check_folder(options.report, chosen)
     _writable("--turns", turns)
     end_on_sigterm()
@@ -85,6 +97,19 @@ def run(
         typer.echo(json.dumps(done.as_dict(), indent=2))
     typer.echo(f"\n{done.headline()}\nReport: {_nice(report / 'index.html')}", err=as_json)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _labs_named(option: str, value: str, chosen: Sequence[Lab]) -> frozenset[str] | None:
+    """The labs in a list such as "00,03"; None for "all"."""
+    if value == "all":
+        return None
+    named = frozenset(value.split(","))
+    if unknown := sorted(named - {lab.number for lab in chosen}):
+        raise ConfigError(
+            f"{option} {value}: {', '.join(map(repr, unknown))} is no lab of this run.",
+            f"Labs of this run: {', '.join(lab.number for lab in chosen)}; or all.",
+        )
+    return named
 
 
 def get_programs(labs: Sequence[Lab], provider: str, told: Any) -> None:

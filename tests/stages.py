@@ -16,7 +16,9 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+from labkit.labs.metadata import find_labs
 from labkit.labs.turns import turn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +30,7 @@ EVERY = 3
 """Each extra part runs once within so many commits."""
 NEED_ENGINE = ("airgap", "engine", "parity", "labs-kind")
 QUIETLY = ["nice", "-n", "10"]
+_T = TypeVar("_T")
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 LABKIT = [str(BIN / "python"), "-m", "labkit"]
 
@@ -64,8 +67,10 @@ def pytest_part(name: str, *args: str, limit_s: int, busy: bool = False, built: 
 def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
     """A part that is a run of all labs, each check proved to fail before its step.
 
-    One that fails beside everything else that runs here gets a second try, alone; the report names both.
+    One that fails beside everything else that runs here gets a second try, alone; the report names both. On the embedded
+    provider all wrong answers are tried; on others those of some labs, which take turns by commit.
     """
+    wrong = "all" if provider == "embedded" else ",".join(in_turn(lab_numbers(), commits()))
     argv = [
         "run",
         "--provider",
@@ -73,6 +78,8 @@ def labs_part(name: str, provider: str, report: str, limit_s: int) -> Part:
         "--speed",
         "ci",
         "--prove",
+        "--wrong-answers",
+        wrong,
         "--report",
         report,
         "--turns",
@@ -114,9 +121,14 @@ def faults_part(*labs: str) -> Part:
     )
 
 
-def in_turn(parts: list[Part], commits: int) -> list[Part]:
-    """Those parts whose turn it is: each runs once within any `EVERY` commits that follow each other."""
-    return parts[commits % EVERY :: EVERY]
+def in_turn(everything: list[_T], commits: int) -> list[_T]:
+    """Those whose turn it is: each comes once within any `EVERY` commits that follow each other."""
+    return everything[commits % EVERY :: EVERY]
+
+
+def lab_numbers() -> list[str]:
+    """The labs' numbers, in their order."""
+    return [lab.number for lab in find_labs(ROOT / "notebooks")]
 
 
 def commits() -> int:

@@ -147,6 +147,7 @@ def execute(
     parameters: dict[str, Any],
     *,
     proving: bool = False,
+    wrong_answers: bool = True,
     on_cell: Callable[[CellDone], None] = lambda _: None,
     alone: Callable[[bool], float] = lambda _: 0.0,
     desk: Path | None = None,
@@ -157,6 +158,7 @@ def execute(
         parameters: values for the cell tagged `parameters`.
         proving: run each check before its step too, where it must fail; but not where its cell says, by
             `stands_on`, that it is true from the beginning on this provider.
+        wrong_answers: try each exercise's wrong answers too, when proving.
         alone: called with True before what the lab measures, and with False after it; returns the seconds
             for which it waited, which count neither as the lab's nor against its limit.
         desk: folder in which the cells run, and write what a learner would; by default the notebook's own.
@@ -201,7 +203,8 @@ def execute(
         papermill_engines.execute_notebook_with_engine(
             ENGINE, notebook, "python3", output_path=str(output), progress_bar=False,
             limit_of=limit_of, on_begin=begins, on_cell=told, proving=proves,
-            trials=trials_of(notebook, lab.path.parent) if proving else [], folder=desk or lab.path.parent,
+            trials=trials_of(notebook, lab.path.parent, wrong_answers) if proving else [],
+            folder=desk or lab.path.parent,
         )  # fmt: skip
         write_ipynb(notebook, str(output))
     except (

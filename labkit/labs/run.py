@@ -55,6 +55,7 @@ class Options:
         cluster_name: the cluster which the labs create, resume and share.
         keep_cluster: use what is there under that name, and leave it.
         proving: run each check before its step too, where it must fail.
+        wrong_answers: numbers of the labs whose wrong answers are tried when proving; None for all.
         turns: a file that runs side by side share, so that labs which measure run alone.
         second_try: run a lab that failed once more, on a new cluster and alone; the report tells of both.
     """
@@ -67,6 +68,7 @@ class Options:
     proving: bool = False
     turns: Path | None = None
     second_try: bool = False
+    wrong_answers: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ def _run_one(lab: Lab, options: Options, site: Site, listener: Listener, mine: T
         _target(lab, options),
         parameters,
         proving=options.proving,
+        wrong_answers=options.wrong_answers is None or lab.number in options.wrong_answers,
         on_cell=listener.cell_done,
         alone=mine.take,
         desk=_desk(options) / lab.path.parent.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -34,11 +34,12 @@ class Trial:
     skeletons: dict[str, str]
 
 
-def trials_of(notebook: NotebookNode, notebooks: Path) -> list[Trial]:
+def trials_of(notebook: NotebookNode, notebooks: Path, wrong_answers: bool = True) -> list[Trial]:
     """The exercises of a lab, in their order.
 
     Args:
         notebooks: folder of the labs.
+        wrong_answers: False leaves them out.
 
     Raises:
         LabError: a cell names an exercise that is not described, or has no marks around its solution or no
@@ -52,7 +53,10 @@ def trials_of(notebook: NotebookNode, notebooks: Path) -> list[Trial]:
             cells.setdefault(name, []).append(index)
     if odd := sorted(cells.keys() ^ described.keys()):
         raise LabError(f"Lab {lab}: exercises and their descriptions differ: {', '.join(odd)}.")
-    return [_trial(notebook, described[name], places) for name, places in cells.items()]
+    trials = [_trial(notebook, described[name], places) for name, places in cells.items()]
+    if wrong_answers:
+        return trials
+    return [replace(trial, exercise=replace(trial.exercise, wrong=())) for trial in trials]
 
 
 def _trial(notebook: NotebookNode, exercise: Exercise, places: list[int]) -> Trial:

@@ -56,7 +56,12 @@ def test_a_failed_lab_shows_why_and_exits_with_1(tmp_path, lab_run):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["77"], "90-tiny"), (["--provider", "vmware"], "embedded"), (["--speed", "fast"], "class")],
+    [
+        (["77"], "90-tiny"),
+        (["--provider", "vmware"], "embedded"),
+        (["--speed", "fast"], "class"),
+        (["--wrong-answers", "91,92"], "is no lab of this run"),
+    ],
 )
 def test_wrong_arguments_are_named_before_anything_runs(tmp_path, lab_run, words, said):
     write(tmp_path, standard())

@@ -55,8 +55,8 @@ def lab(
     return write(folder, cells)
 
 
-def ran(one: Lab, folder: Path, proving: bool = True) -> LabRun:
-    return execute(one, folder / "out.ipynb", PARAMETERS, proving=proving)
+def ran(one: Lab, folder: Path, proving: bool = True, **options: bool) -> LabRun:
+    return execute(one, folder / "out.ipynb", PARAMETERS, proving=proving, **options)
 
 
 def test_everything_is_tried_and_the_lab_goes_on_with_the_solution(tmp_path: Path):
@@ -73,6 +73,12 @@ def test_everything_is_tried_and_the_lab_goes_on_with_the_solution(tmp_path: Pat
 def test_without_proving_nothing_is_tried(tmp_path: Path):
     run = ran(lab(tmp_path, after="assert answer == 4"), tmp_path, proving=False)
     assert run.state == "passed" and run.exercises == ["90-sum"] and run.trials == []
+
+
+def test_wrong_answers_can_be_left_out(tmp_path: Path):
+    run = ran(lab(tmp_path, after="assert answer == 4"), tmp_path, wrong_answers=False)
+    assert run.state == "passed" and [p.fails for p in run.proofs] == [True]
+    assert [(t.what, t.ok) for t in run.trials] == [("solution applied twice", True)]
 
 
 @pytest.mark.parametrize(
