@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 from labkit.course.exercises import Exercise, Exercises, load
 
 HOLDER = ".labkit"
 """Folder in a learner's course folder with the course as it was handed out."""
+GIVEN = "given.json"
+"""File in it: the course's version, and the digest of each file that was handed out."""
 
 
 def sources() -> Path | None:
@@ -17,6 +21,17 @@ def sources() -> Path | None:
     carried = (folder / HOLDER / "notebooks" for folder in (here, *here.parents))
     checkout = Path(__file__).resolve().parents[2] / "notebooks"
     return next((folder for folder in (*carried, checkout) if folder.is_dir()), None)
+
+
+def version() -> str:
+    """The version of the course: that which the course folder that we are in was given, else labkit's own."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        try:
+            return str(json.loads((folder / HOLDER / GIVEN).read_text(encoding="utf-8"))["version"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return metadata.version("labkit")
 
 
 def exercise(check_id: str) -> Exercise | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labkit.course import place
 from labkit.errors import LabkitError
 from labkit.folders import data_dir, private
 
@@ -39,6 +40,7 @@ class Event:
         id: of the check, exercise or prediction.
         ok: whether a check passed; None for other kinds.
         detail: what else is known: level of a hint, prediction and measurement.
+        course: version of the course that the learner worked with.
     """
 
     at: float
@@ -46,6 +48,7 @@ class Event:
     id: str
     ok: bool | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    course: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,12 @@ class Progress:
 
     Args:
         path: the database; by default progress.db in labkit's data folder.
-        course: version of the course, which each event notes.
+        course: version of the course, which each event notes; by default that of the folder that we are in.
     """
 
     def __init__(self, path: Path | None = None, who: str = "", course: str = "") -> None:
         self.path = path or data_dir() / "progress.db"
-        self.who, self.course = who or learner(), course
+        self.who, self.course = who or learner(), course or place.version()
 
     def note(
         self, kind: str, name: str, *, ok: bool | None = None, at: float | None = None, **detail: Any
@@ -111,12 +114,12 @@ class Progress:
         """
         if not self.path.exists():
             return []
-        query = "SELECT at, kind, id, ok, detail FROM events WHERE who = ? ORDER BY at, rowid"
+        query = "SELECT at, kind, id, ok, detail, course FROM events WHERE who = ? ORDER BY at, rowid"
         with self._open() as base:
             rows = base.execute(query, (self.who,)).fetchall()
         return [
-            Event(at, kind, name, None if ok is None else bool(ok), json.loads(detail))
-            for at, kind, name, ok, detail in rows
+            Event(at, kind, name, None if ok is None else bool(ok), json.loads(detail), course)
+            for at, kind, name, ok, detail, course in rows
         ]
 
     def states(self) -> dict[str, State]:

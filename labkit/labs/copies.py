@@ -22,13 +22,12 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit.course.cells import exercise_of
-from labkit.course.place import HOLDER
+from labkit.course.place import GIVEN, HOLDER
 from labkit.errors import ConfigError
 from labkit.labs.metadata import read_notebook
 from labkit.labs.trials import skeleton_of
 
 START = "start.ipynb"
-_GIVEN = "given.json"
 _BESIDE = ("manifests", "services")
 _LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "work", "game-day", "tests")
 
@@ -82,7 +81,7 @@ def hand_out(notebooks: Path, folder: Path) -> Handed:
             (folder / "notebooks" / "work" / lab).mkdir(parents=True, exist_ok=True)
         _carry_sources(notebooks, folder / HOLDER / "notebooks")
         facts = {"version": version("labkit"), "files": digests}
-        _write(folder / HOLDER / _GIVEN, json.dumps(facts, indent=1).encode())
+        _write(folder / HOLDER / GIVEN, json.dumps(facts, indent=1).encode())
     except OSError as error:
         raise ConfigError(
             f"The course cannot be written to {folder}: {error}.", "Name another folder."
@@ -131,8 +130,8 @@ def _unanswered(source: str) -> str:
 def start_page() -> NotebookNode:
     """A notebook that shows the labs, their minutes and the learner's progress, and opens them."""
     text = (
-        "# Kubernetes labs\n\nRun the cell below (Shift-Enter) to see how far you are. A title opens its lab. "
-        "Begin with lab 00; it brings up your cluster."
+        "# Kubernetes labs\n\nRun the cell below (Shift-Enter) to see how far you are. "
+        "A title opens its lab. Begin with lab 00; it brings up your cluster."
     )
     cells = [
         nbformat.v4.new_markdown_cell(text, id="intro"),  # type: ignore[no-untyped-call]
@@ -198,7 +197,7 @@ def _carry_sources(notebooks: Path, target: Path) -> None:
 
 def _given(folder: Path) -> dict[str, str]:
     """Name → digest of what was written there before; {} where no course was."""
-    path = folder / HOLDER / _GIVEN
+    path = folder / HOLDER / GIVEN
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): str(digest) for name, digest in facts["files"].items()}

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
@@ -202,6 +203,19 @@ def test_events_of_two_writers_at_once_are_all_kept(progress: Progress):
     assert len(progress.events()) == 100
     assert {state.red for state in progress.states().values()} == {24}
     assert progress.path.stat().st_mode & 0o077 == 0
+
+
+def test_each_event_notes_the_version_of_the_course_folder(course, progress: Progress, monkeypatch):
+    root, folder = course
+    hand_out(root / "notebooks", folder)
+    given = folder / ".labkit" / "given.json"
+    given.write_text(given.read_text().replace('"version": "', '"version": "9.'))
+    monkeypatch.chdir(folder / "notebooks")
+    Progress(progress.path, "ada").note("check", "00-service", ok=True)
+    monkeypatch.chdir(root)
+    Progress(progress.path, "ada").note("check", "00-service", ok=True)
+    first, second = (event.course for event in progress.events())
+    assert first == f"9.{second}" and second == metadata.version("labkit")
 
 
 def test_one_learner_does_not_see_the_other(progress: Progress):
