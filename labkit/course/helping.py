@@ -38,7 +38,8 @@ def solved_cells(notebooks: Path, exercise_id: str) -> dict[str, str]:
     Raises:
         LabError: the lab's source is not there, or has no such exercise.
     """
-    for path in sorted(notebooks.glob(f"{exercise_id[:2]}*.ipynb")):
+    numbered, others = (sorted(notebooks.glob(f"{name}*.ipynb")) for name in (exercise_id[:2], "[!0-9]"))
+    for path in [*numbered, *others]:
         try:
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         except (OSError, ValueError, LookupError, TypeError) as error:
