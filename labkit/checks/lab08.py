@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -10,14 +11,62 @@ from labkit.checks.core import Finding, expect
 from labkit.checks.objects import seen
 from labkit.checks.registry import define
 from labkit.cluster import Cluster
-from labkit.hpa.measure import compare
-from labkit.kube import dig
+from labkit.hpa import HpaError, HpaSpec, byhand, contest, from_manifest, workload
+from labkit.hpa.measure import Calibration, Scalability, compare
+from labkit.kube import Object, dig
 from labkit.kube.objects import condition
+from labkit.load import LoadResult, Profile
 from labkit.record import Recorder, Recording
 
 SHOP, NAME = "shop", "pricing"
 REACTION_S = 25.0
 RIGHT_PERCENT = 75.0
+PROMISE_MS = 500.0
+REAL_PROMISE_MS = 750.0
+"""On a cluster: a busy machine delays requests, and the model knows nothing of it. A late autoscaler's
+requests wait for a second, and some of them are turned away."""
+LEAST_ROOM = 4
+CAUSES = {
+    "A": "metrics-server",
+    "B": "target",
+    "C": "",
+    "D": "load",
+}
+"""Letter of each diagnosis of `<unknown>` → key of the hint for it; "" for the right one."""
+
+
+@define("08-unknown", "The autoscaler of frontend knows its metric again", deadline_s=120)
+def unknown(cluster: Cluster, cause: object) -> Iterator[Finding]:
+    """The learner has named the cause, and the HPA frontend has a current value."""
+    letter = str(cause).strip().upper()
+    key = CAUSES.get(letter, "cause")
+    yield expect(not key, "you know the cause", f"you said {cause}, and the cluster says otherwise", key)
+    hpa = cluster.kube.find("HorizontalPodAutoscaler", "frontend", namespace=SHOP)
+    there = seen(cluster, "HorizontalPodAutoscaler", SHOP)
+    yield expect(hpa is not None, "there is a HorizontalPodAutoscaler frontend", there, "gone")
+    if hpa is None:
+        return
+    by_request = dig(hpa, "spec.metrics[0].resource.target.type", "Utilization") == "Utilization"
+    deployment = cluster.kube.find("Deployment", "frontend", namespace=SHOP)
+    without = without_cpu_request(deployment) if deployment else ["(there is no Deployment frontend)"]
+    asked = ", ".join(without)
+    yield expect(
+        not (by_request and without), "each container requests CPU", f"without a request: {asked}", "request"
+    )
+    active = condition(hpa, "ScalingActive")
+    said = active.get("message", "the controller has not looked at it yet")
+    known = active.get("status") == "True" and bool(dig(hpa, "status.currentMetrics", []))
+    yield expect(known, "it gets a metric it can use", said, "waiting")
+
+
+def without_cpu_request(deployment: Object) -> list[str]:
+    """Names of the containers that request no CPU; a limit without a request counts as the request."""
+    containers = dig(deployment, "spec.template.spec.containers", [])
+    return [
+        str(each["name"])
+        for each in containers
+        if not dig(each, "resources.requests.cpu") and not dig(each, "resources.limits.cpu")
+    ]
 
 
 @define("08-hpa-sees-load", "The autoscaler sees the CPU of pricing", deadline_s=60)
@@ -33,6 +82,20 @@ def hpa_sees_load(cluster: Cluster) -> Iterator[Finding]:
     yield expect(active.get("status") == "True", "it gets a metric it can use", said)
     now = dig(hpa, "status.currentMetrics[0].resource.current.averageUtilization")
     yield expect(now is not None, "it knows the pods' CPU utilization", "its status has no current value yet")
+
+
+@define("08-by-hand", "Three decisions, made by hand", deadline_s=0)
+def by_hand(tolerance: object, missing: object, most: object) -> Iterator[Finding]:
+    """The learner's counts are those of the controller; see `labkit.hpa.byhand`."""
+    answers = {"tolerance": tolerance, "missing": missing, "max": most}
+    for name, answer in answers.items():
+        right = byhand.CASES[name].decide().replicas
+        told = f"you said {answer}, which is {_besides(answer, byhand.CASES[name].formula)}"
+        yield expect(answer == right, f"the controller decides as you say ({name})", told, name)
+
+
+def _besides(answer: object, formula: int) -> str:
+    return "what the formula alone says" if answer == formula else "another number than the controller's"
 
 
 @define("08-scaled-up", "The load rose, and the replicas followed", deadline_s=30)
@@ -81,6 +144,56 @@ def prediction_holds(recording: Recording, predicted: pd.DataFrame) -> Iterator[
     yield expect(right, f"within one replica for {RIGHT_PERCENT:.0f} % of the time, at least", str(agreement))
 
 
+@define("08-simulated", "Your autoscaler keeps the promise for less, in the simulator", deadline_s=0)
+def simulated(file: str | Path, measured: Calibration, rates: Profile) -> Iterator[Finding]:
+    """The learner's manifest scales pricing, and costs less than the default under the load to come."""
+    try:
+        spec = from_manifest(Path(file))
+    except (HpaError, OSError, ValueError) as error:
+        said = error.message if isinstance(error, HpaError) else str(error)
+        yield expect(False, f"{file} is a HorizontalPodAutoscaler", said, "unreadable")
+        return
+    aims = f"{spec.target_kind} {spec.target_name}"
+    named = f"it is {spec.name} in namespace {spec.namespace}, for the {aims}"
+    right = (spec.name, spec.namespace, aims) == (NAME, SHOP, f"Deployment {NAME}")
+    yield expect(right, "it is the autoscaler of pricing, in the namespace shop", named, "target")
+    room = f"its maxReplicas is {spec.max_replicas}"
+    yield expect(spec.max_replicas >= LEAST_ROOM, f"it may grow to {LEAST_ROOM} replicas", room, "room")
+    load = workload.sampled(rates.rate, rates.duration_s)
+    yield from cheaper(spec, measured, load)
+
+
+def cheaper(spec: HpaSpec, measured: Calibration, load: workload.Load) -> Iterator[Finding]:
+    """Whether an autoscaler keeps PROMISE_MS with fewer replica-seconds than the default."""
+    other = contest.simulated(contest.DEFAULT, measured, load)
+    try:
+        own = contest.simulated(spec, measured, load)
+    except HpaError as error:
+        yield expect(False, "the simulator knows its metric", error.message, "metric")
+        return
+    fast = own.p95_ms <= PROMISE_MS
+    yield expect(fast, f"p95 is at most {PROMISE_MS:.0f} ms", f"simulated: {own}", "late")
+    less = own.replica_seconds < other.replica_seconds
+    yield expect(less, "it costs less than the default", f"yours: {own}. The default: {other}", "cost")
+
+
+@define("08-promise-kept", "Your autoscaler keeps the promise for less, for real", deadline_s=0)
+def promise_kept(
+    run: tuple[Recording, LoadResult] | None, measured: Calibration, rates: Profile
+) -> Iterator[Finding]:
+    """The recorded run kept the promise, and cost less than what the default costs by the model."""
+    yield expect(run is not None, "your autoscaler met the load", "nothing has been recorded so far")
+    if run is None:
+        return
+    own = contest.measured(*run, NAME, SHOP)
+    load = workload.sampled(rates.rate, rates.duration_s)
+    other = contest.simulated(contest.DEFAULT, measured, load)
+    fast = own.p95_ms <= REAL_PROMISE_MS
+    yield expect(fast, f"p95 was at most {REAL_PROMISE_MS:.0f} ms", f"measured: {own}")
+    less = 0 < own.replica_seconds < other.replica_seconds
+    yield expect(less, "it cost less than the default", f"yours: {own}. The default, by the model: {other}")
+
+
 @define("08-scalability-measured", "Throughput measured against replicas", deadline_s=0)
 def scalability_measured(measured: dict[int, float]) -> Iterator[Finding]:
     """Three replica counts or more, and the highest did more work than the lowest."""
@@ -89,6 +202,22 @@ def scalability_measured(measured: dict[int, float]) -> Iterator[Finding]:
     if len(measured) >= 2:
         low, high = min(measured), max(measured)
         yield expect(measured[high] > measured[low], f"{high} replicas did more than {low}", seen_counts)
+
+
+@define("08-max", "maxReplicas follows from the measured law", deadline_s=0)
+def max_replicas(law: Scalability, measured: dict[int, float], answer: object) -> Iterator[Finding]:
+    """Each replica up to the answer adds half of what one does alone, and the next one would not."""
+    whole = isinstance(answer, int) and not isinstance(answer, bool) and answer > 0
+    yield expect(whole, "maxReplicas is a number of replicas", f"you said {answer!r}", "count")
+    if not isinstance(answer, int) or not whole:
+        return
+    right = contest.most_useful(law.throughput, max(measured))
+    last, more = (law.throughput(n) - (law.throughput(n - 1) if n > 1 else 0) for n in (answer, answer + 1))
+    alone = f"one alone does {law.rate:.1f}/s"
+    told = f"you said {answer}; by the law the last of them adds {last:.1f}/s, and {alone}"
+    yield expect(answer <= right, "every one of them is worth its price", told, "high")
+    told = f"you said {answer}; one more would add {more:.1f}/s, and {alone}"
+    yield expect(answer >= right, "and one more would not be", told, "low")
 
 
 @define("08-cleaned-up", "The shop and its autoscaler are gone", deadline_s=90)
