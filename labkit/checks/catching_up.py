@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.checks.exercise import sources
-from labkit.course.cells import check_id_of, exercise_of
+from labkit.course.cells import check_id_of, exercise_of, notebooks_of
 from labkit.course.exercises import Exercise, load, solution
 from labkit.errors import LabError
 
@@ -43,7 +43,7 @@ def solved_up_to(
     Raises:
         LabError: no lab has that check.
     """
-    for path in sorted(notebooks.glob(f"{check_id[:2]}*.ipynb")):
+    for path in notebooks_of(notebooks, check_id):
         cells = [cell for cell in _cells(path) if cell.get("cell_type") == "code"]
         asks = [_check_of(cell) for cell in cells]
         if check_id not in asks:

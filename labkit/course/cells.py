@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import Any
+
+
+def notebooks_of(notebooks: Path, check_id: str) -> list[Path]:
+    """The notebooks that may have a check: the lab of its number, then those that are no labs.
+
+    Args:
+        notebooks: their folder.
+    """
+    return [path for name in (check_id[:2], "[!0-9]") for path in sorted(notebooks.glob(f"{name}*.ipynb"))]
 
 
 def exercise_of(cell: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labkit.course.cells import exercise_of
+from labkit.course.cells import exercise_of, notebooks_of
 from labkit.course.exercises import Exercise, solution
 from labkit.course.progress import Progress, ProgressError
 from labkit.errors import LabError
@@ -38,8 +38,7 @@ def solved_cells(notebooks: Path, exercise_id: str) -> dict[str, str]:
     Raises:
         LabError: the lab's source is not there, or has no such exercise.
     """
-    numbered, others = (sorted(notebooks.glob(f"{name}*.ipynb")) for name in (exercise_id[:2], "[!0-9]"))
-    for path in [*numbered, *others]:
+    for path in notebooks_of(notebooks, exercise_id):
         try:
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         except (OSError, ValueError, LookupError, TypeError) as error:

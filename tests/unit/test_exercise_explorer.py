@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from labkit.checks import lab10
+from labkit.checks.catching_up import solved_up_to
 from labkit.course.exercises import load as exercises
 from labkit.course.helping import solved_cells
 from labkit.hpa import HpaSpec, cpu_utilization, to_yaml
@@ -43,3 +44,9 @@ def test_the_day_is_won_in_more_than_one_way() -> None:
         12, metrics=(cpu_utilization(80),), name="pricing", namespace="shop", target_name="web"
     )
     assert keys(lab10.day_beaten(to_yaml(by_value)))[0] == "target"
+
+
+def test_catching_up_reaches_a_notebook_that_is_no_lab() -> None:
+    cells = solved_up_to(NOTEBOOKS, "10-day", set(), set())
+    assert cells[0].id == "imports" and cells[-1].id == "day-check"
+    assert [cell.id for cell in cells if cell.exercise] == ["day-write"]
