@@ -11,6 +11,7 @@ from typing import Any
 from labkit.checks.exercise import sources
 from labkit.course.cells import check_id_of, exercise_of, notebooks_of
 from labkit.course.exercises import Exercise, load, solution
+from labkit.course.numbers import lab_of
 from labkit.errors import LabError
 
 
@@ -82,12 +83,12 @@ def carry_out(
         if error is not None:
             raise CatchUpStopped(
                 f"Catching up stopped at the cell {cell.id}: {type(error).__name__}: {error}",
-                f"`labkit goto {cell.exercise[:2] or 'NN'}` brings the cluster to where the lab begins.",
+                f"`labkit goto {lab_of(cell.exercise) or 'NN'}` brings the cluster to where the lab begins.",
             )
 
 
 def _exercise(name: str) -> Exercise | None:
-    return load(sources(), name[:2]).by_id.get(name)
+    return load(sources(), lab_of(name)).by_id.get(name)
 
 
 def _keep(exercise: Exercise | None, folder: Path) -> tuple[str, str] | None:

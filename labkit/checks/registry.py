@@ -14,6 +14,7 @@ from labkit.checks.catching_up import carry_out, solved_up_to
 from labkit.checks.core import CheckResult, Finding, StepNotDone, is_proving, repeat
 from labkit.checks.exercise import Desk, known, sources
 from labkit.course import place
+from labkit.course.numbers import CHECK, LAB, lab_of
 from labkit.errors import ConfigError
 
 Findings = Callable[..., Iterable[Finding]]
@@ -57,8 +58,8 @@ def define(
     Raises:
         ValueError: the id is malformed or taken, or the times make no sense (an error of the lab's author).
     """
-    if not re.fullmatch(r"\d\d-[a-z0-9]+(-[a-z0-9]+)*", check_id):
-        raise ValueError(f"check id {check_id!r}: two digits of the lab, then words joined by '-'")
+    if not re.fullmatch(CHECK, check_id):
+        raise ValueError(f"check id {check_id!r}: the number of the lab, then words joined by '-'")
     if check_id in _SPECS:
         raise ValueError(f"check id {check_id!r} is defined twice")
     if not 0 <= deadline_s <= 300 or not 0.05 <= every_s <= 30:
@@ -72,9 +73,9 @@ def define(
 
 
 def checks_of(lab: str) -> list[CheckSpec]:
-    """The checks of a lab given by its two digits, in the order in which they are written."""
-    if not re.fullmatch(r"\d\d", lab):
-        raise ConfigError(f"{lab!r} is not a lab's number.", "Two digits, as in the notebook's name: 01.")
+    """The checks of a lab given by its number, in the order in which they are written."""
+    if not re.fullmatch(LAB, lab):
+        raise ConfigError(f"{lab!r} is not a lab's number.", "As in the notebook's name: 01 or 02b.")
     name = f"labkit.checks.lab{lab}"
     try:
         importlib.import_module(name)
@@ -90,7 +91,7 @@ def find(check_id: str) -> CheckSpec:
     Raises:
         ConfigError: there is none; the message lists the lab's checks.
     """
-    known = checks_of(check_id[:2])
+    known = checks_of(lab_of(check_id))
     for spec in known:
         if spec.id == check_id:
             return spec

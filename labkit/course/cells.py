@@ -6,6 +6,8 @@ import ast
 from pathlib import Path
 from typing import Any
 
+from labkit.course.numbers import lab_of
+
 
 def notebooks_of(notebooks: Path, check_id: str) -> list[Path]:
     """The notebooks that may have a check: the lab of its number, then those that are no labs.
@@ -13,7 +15,8 @@ def notebooks_of(notebooks: Path, check_id: str) -> list[Path]:
     Args:
         notebooks: their folder.
     """
-    return [path for name in (check_id[:2], "[!0-9]") for path in sorted(notebooks.glob(f"{name}*.ipynb"))]
+    names = (f"{lab_of(check_id)}-*.ipynb", "[!0-9]*.ipynb")
+    return [path for name in names for path in sorted(notebooks.glob(name))]
 
 
 def exercise_of(cell: dict[str, Any]) -> str:

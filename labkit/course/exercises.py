@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from labkit.course.numbers import CHECK, WORDS
 from labkit.errors import LabError
 
 OPEN = "YOUR TURN"
@@ -23,7 +24,7 @@ OPEN = "YOUR TURN"
 _TEXT = {"type": "string", "minLength": 3}
 SCHEMA: dict[str, Any] = {
     "type": "object",
-    "propertyNames": {"pattern": r"^\d\d-[a-z0-9]+(-[a-z0-9]+)*$"},
+    "propertyNames": {"pattern": rf"^{CHECK}$"},
     "additionalProperties": {
         "type": "object",
         "additionalProperties": False,
@@ -36,7 +37,7 @@ SCHEMA: dict[str, Any] = {
             "hints": {
                 "type": "object",
                 "minProperties": 2,
-                "propertyNames": {"pattern": r"^[a-z0-9]+(-[a-z0-9]+)*$"},
+                "propertyNames": {"pattern": rf"^{WORDS}$"},
                 "additionalProperties": _TEXT,
             },
             "nearly": _TEXT,

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from labkit.course.exercises import Exercise, Exercises, load
+from labkit.course.numbers import lab_of
 
 HOLDER = ".labkit"
 """Folder in a learner's course folder with the course as it was handed out."""
@@ -40,7 +41,7 @@ def exercise(check_id: str) -> Exercise | None:
     Raises:
         LabError: the lab's exercises cannot be read.
     """
-    return _of(sources(), check_id[:2]).by_id.get(check_id)
+    return _of(sources(), lab_of(check_id)).by_id.get(check_id)
 
 
 @lru_cache(maxsize=32)

@@ -22,6 +22,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit.course.cells import exercise_of
+from labkit.course.numbers import lab_of, lab_paths
 from labkit.course.place import GIVEN, HOLDER
 from labkit.errors import ConfigError
 from labkit.labs.metadata import read_notebook
@@ -77,8 +78,8 @@ def hand_out(notebooks: Path, folder: Path) -> Handed:
     try:
         for name, content in _files(notebooks):
             _hand(folder, name, content, digests, handed)
-        for lab in sorted({path.name[:2] for path in notebooks.glob("[0-9][0-9]*.ipynb")}):
-            (folder / "notebooks" / "work" / lab).mkdir(parents=True, exist_ok=True)
+        for lab in lab_paths(notebooks):
+            (folder / "notebooks" / "work" / lab_of(lab.name)).mkdir(parents=True, exist_ok=True)
         _carry_sources(notebooks, folder / HOLDER / "notebooks")
         facts = {"version": version("labkit"), "files": digests}
         _write(folder / HOLDER / GIVEN, json.dumps(facts, indent=1).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from labkit.course.numbers import lab_of, lab_paths
 from labkit.errors import ConfigError
 
 _MARK = ".labkit-desk"
@@ -45,6 +46,6 @@ def new_desk(folder: Path, notebooks: Path) -> Path:
     for beside in notebooks.parent.iterdir():
         if not beside.name.startswith(".") and beside != notebooks and not folder.is_relative_to(beside):
             (folder / beside.name).symlink_to(beside)
-    for number in {path.name[:2] for path in notebooks.glob("[0-9][0-9]*.ipynb")}:
-        (own / "work" / number).mkdir()
+    for path in lab_paths(notebooks):
+        (own / "work" / lab_of(path.name)).mkdir(exist_ok=True)
     return own

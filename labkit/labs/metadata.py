@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit.course.cells import check_id_of
+from labkit.course.numbers import LAB, lab_paths, parse
 from labkit.errors import ConfigError, LabError
 
 PROVIDERS = ("embedded", "kind", "existing")
@@ -33,10 +33,10 @@ SCHEMA: dict[str, Any] = {
         "cell_limit_s",
     ],
     "properties": {
-        "lab": {"type": "string", "pattern": r"^\d\d$"},
+        "lab": {"type": "string", "pattern": f"^{LAB}$"},
         "title": {"type": "string", "minLength": 3},
         "summary": {"type": "string", "minLength": 10},
-        "needs": {"type": "array", "items": {"type": "string", "pattern": r"^\d\d$"}, "uniqueItems": True},
+        "needs": {"type": "array", "items": {"type": "string", "pattern": f"^{LAB}$"}, "uniqueItems": True},
         "providers": {
             "type": "object",
             "required": list(PROVIDERS),
@@ -83,7 +83,7 @@ class Lab:
     """A lab and what its notebook says about itself.
 
     Attributes:
-        number: two digits.
+        number: two digits, and a letter for the second notebook of a lab that has two.
         needs: numbers of labs that must have passed before.
         providers: provider → True, or the reason why the lab cannot run there.
         plan_minutes: what a student should plan, reading and trying included.
@@ -211,13 +211,13 @@ def find_labs(folder: Path, wanted: list[str] | None = None) -> list[Lab]:
     """The labs of a folder in the order of their numbers, or those wanted.
 
     Args:
-        wanted: numbers ("08", "8") or names ("08-autoscaling"); [] or None for all.
+        wanted: numbers ("08", "8", "02b") or names ("08-autoscaling"); [] or None for all.
 
     Raises:
         NoSuchLab: none there, or one unknown.
         LabError: two have one number, or one is no valid lab.
     """
-    labs = [load_lab(path) for path in sorted(folder.glob("[0-9][0-9]-*.ipynb"))]
+    labs = [load_lab(path) for path in lab_paths(folder)]
     if not labs:
         raise NoSuchLab(f"There is no lab in {folder}.", "Labs are notebooks named NN-words.ipynb.")
     by_number = {lab.number: lab for lab in labs}
@@ -227,9 +227,9 @@ def find_labs(folder: Path, wanted: list[str] | None = None) -> list[Lab]:
         return labs
     chosen: dict[str, Lab] = {}
     for word in wanted:
-        match = re.fullmatch(r"(\d{1,2})(-.*)?", Path(word).name.removesuffix(".ipynb"))
-        lab = by_number.get(match[1].zfill(2)) if match else None
-        if lab is None or (match and match[2] and not lab.name.startswith(match[1].zfill(2) + match[2])):
+        number, rest = parse(Path(word).name.removesuffix(".ipynb")) or ("", "")
+        lab = by_number.get(number)
+        if lab is None or not lab.name.startswith(number + rest):
             raise NoSuchLab(f"There is no lab {word!r}.", f"Labs: {', '.join(one.name for one in labs)}.")
         chosen[lab.number] = lab
     return [chosen[number] for number in sorted(chosen)]

@@ -389,7 +389,17 @@ def test_labs_are_found_by_number_and_name(tmp_path, word):
     assert [lab.number for lab in find_labs(tmp_path, [word])] == ["90"]
 
 
-@pytest.mark.parametrize("word", ["7", "90-other", "tiny", ""])
+@pytest.mark.parametrize(("word", "number"), [("2b", "02b"), ("02b-tiny", "02b"), ("2", "02"), ("02", "02")])
+def test_a_lab_may_have_a_second_notebook(tmp_path, word, number):
+    for lab in ("02", "02b", "03"):
+        write(tmp_path, standard(lab), lab=lab, needs=["02"] if lab == "02b" else [])
+    assert [lab.number for lab in find_labs(tmp_path)] == ["02", "02b", "03"]
+    assert [lab.number for lab in find_labs(tmp_path, [word])] == [number]
+    (tmp_path / "02bc-notes.ipynb").write_text("no lab")
+    assert len(find_labs(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("word", ["7", "90-other", "tiny", "", "90b"])
 def test_unknown_lab_lists_the_known_ones(tmp_path, word):
     write(tmp_path, standard())
     with pytest.raises(LabError, match="90-tiny"):

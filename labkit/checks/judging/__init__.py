@@ -1,0 +1,1 @@
+"""Judgements of exercises that need no cluster: rules, numbers, manifests."""
