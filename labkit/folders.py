@@ -1,12 +1,15 @@
-"""Where labkit keeps its files: the folders of the XDG base directory specification."""
+"""Where labkit keeps its files, by the XDG base directory specification, and how it writes them."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.errors import MachineError
+
+_USUAL = {"XDG_CACHE_HOME": ".cache", "XDG_STATE_HOME": ".local/state", "XDG_DATA_HOME": ".local/share"}
 
 
 def home() -> Path:
@@ -26,17 +29,17 @@ def home() -> Path:
 
 def cache_dir() -> Path:
     """$XDG_CACHE_HOME/labkit, by default in ~/.cache. Everything in it can be deleted at any time."""
-    return _base("XDG_CACHE_HOME", ".cache") / "labkit"
+    return base("XDG_CACHE_HOME") / "labkit"
 
 
 def state_dir() -> Path:
     """$XDG_STATE_HOME/labkit, by default in ~/.local/state."""
-    return _base("XDG_STATE_HOME", ".local/state") / "labkit"
+    return base("XDG_STATE_HOME") / "labkit"
 
 
 def data_dir() -> Path:
     """$XDG_DATA_HOME/labkit, by default in ~/.local/share."""
-    return _base("XDG_DATA_HOME", ".local/share") / "labkit"
+    return base("XDG_DATA_HOME") / "labkit"
 
 
 def private(folder: Path) -> Path:
@@ -69,6 +72,23 @@ def private(folder: Path) -> Path:
     return folder
 
 
-def _base(variable: str, default: str) -> Path:
-    given = os.environ.get(variable, "")
-    return Path(given) if given.startswith("/") else home() / default
+def write(path: Path, text: str | bytes) -> None:
+    """Write a private file (0600) so that it is there whole or as it was before."""
+    data = text.encode() if isinstance(text, str) else text
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(fd)
+    unfinished.replace(path)
+
+
+def base(variable: str, given: Mapping[str, str] = os.environ) -> Path:
+    """A base directory of the XDG specification, which says that a relative path is to be ignored.
+
+    platformdirs does not ignore it.
+    """
+    path = given.get(variable, "")
+    return Path(path) if path.startswith("/") else home() / _USUAL[variable]

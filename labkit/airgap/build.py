@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from labkit.airgap.node import add_node
 from labkit.airgap.rootfs import require_tools, unpacked
 from labkit.airgap.specs import NODE, REPOSITORY, Catalogue, Spec, catalogue
 from labkit.errors import AcquireError, MachineError
+from labkit.locks import alone
 from labkit.phases import Listener, Step, phase
 from labkit.tools import cache_dir, kubectl
 
@@ -301,20 +300,16 @@ def _folder() -> Path:
 @contextmanager
 def _locked(listener: Listener) -> Iterator[None]:
     """One process at a time builds; what an earlier one left half-made is removed."""
-    deadline = time.monotonic() + _LOCK_S
-    with (_folder() / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with phase("waiting", listener, "another labkit process is building images"):
-                while True:
-                    try:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    except BlockingIOError:
-                        if time.monotonic() > deadline:
-                            raise AcquireError("Another process has been building for an hour.") from None
-                        time.sleep(1)
-        for left in (*_folder().glob("rootfs-*"), *_folder().glob("node-*")):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
+    with ExitStack() as waiting:
+
+        def busy() -> AcquireError:
+            return AcquireError("Another process has been building for an hour.")
+
+        def wait() -> None:
+            waiting.enter_context(phase("waiting", listener, "another labkit process is building images"))
+
+        with alone(_folder() / "lock", _LOCK_S, busy, wait):
+            waiting.close()
+            for left in (*_folder().glob("rootfs-*"), *_folder().glob("node-*")):
+                shutil.rmtree(left, ignore_errors=True)
+            yield

@@ -19,11 +19,12 @@ from labkit.cluster.join import Join, Token, kept_out
 from labkit.cluster.objects import apply_all, cluster_objects, is_for_joining
 from labkit.cluster.phases import Listener, Step, phase
 from labkit.cluster.preflight import check_kernel, claim_slot, reclaim_slot
-from labkit.cluster.state import Directory, Node, Options, State, check_options, settled, write
+from labkit.cluster.state import Directory, Node, Options, State, check_options, settled
 from labkit.cluster.supervisor import NoComponent, Supervisor
 from labkit.cluster.tear_down import end_processes, tear_down
 from labkit.cluster.waiting import accepts, log_tail, wait_for
 from labkit.errors import ClusterError, MachineError
+from labkit.folders import write
 from labkit.images import default_root
 from labkit.kube import Kube
 from labkit.kube.objects import is_true

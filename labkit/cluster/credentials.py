@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from labkit.cluster.addresses import Slot, served
 from labkit.cluster.pki import Authority, Pair, key_pair, kubeconfig
-from labkit.cluster.state import Directory, write
+from labkit.cluster.state import Directory
+from labkit.folders import write
 
 API_PORT = 6443
 ADMINS = "kubeadm:cluster-admins"

@@ -23,10 +23,11 @@ from labkit.cluster.commands import CommandLine
 from labkit.cluster.context import gap_sentence, minified
 from labkit.cluster.forward import Forwards
 from labkit.cluster.phases import Listener, phase, silent
-from labkit.cluster.state import Directory, write
+from labkit.cluster.state import Directory
 from labkit.cluster.status import ClusterStatus, NodeInfo
 from labkit.cluster.waiting import accepts
 from labkit.errors import ClusterError, ConfigError, ImageError, KubeError, MachineError
+from labkit.folders import write
 from labkit.kube import Kube, dig
 from labkit.tools import kubectl
 

@@ -13,8 +13,9 @@ from labkit.acquire import Binaries
 from labkit.cluster.addresses import Slot
 from labkit.cluster.care import merged
 from labkit.cluster.components import KUBELET_PORT, Component
-from labkit.cluster.state import Directory, Node, write
+from labkit.cluster.state import Directory, Node
 from labkit.errors import ClusterError, ConfigError
+from labkit.folders import write
 
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from labkit.cluster.state import write
+from labkit.folders import write
 
 _YEARS = 10
 

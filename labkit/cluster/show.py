@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit.cluster.components import log_file
-from labkit.cluster.state import Directory, clusters_dir, write
+from labkit.cluster.state import Directory, clusters_dir
 from labkit.cluster.status import ClusterStatus, duration
 from labkit.errors import ConfigError
-from labkit.folders import home
+from labkit.folders import home, write
 
 _COLOURS = {"running": "green", "ok": "green", "True": "green", "warning": "yellow", "backoff": "yellow",
             "degraded": "yellow", "stopped": "yellow"}  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from labkit.errors import ClusterError, ConfigError, MachineError
-from labkit.folders import private, state_dir
+from labkit.folders import private, state_dir, write
 from labkit.kube import quantity
 
 FORMAT = 1
@@ -337,19 +337,6 @@ def check_size(cpus: int, memory: str) -> None:
         raise ConfigError(f"cpus={cpus!r} must be a whole number of 1 or more.")
     if quantity(memory) < _LEAST_MEMORY:
         raise ConfigError(f"memory={memory!r} is less than 256Mi, too little for a worker.")
-
-
-def write(path: Path, text: str | bytes) -> None:
-    """Write a private file (0600) so that it is there whole or as it was before."""
-    data = text.encode() if isinstance(text, str) else text
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(fd)
-    unfinished.replace(path)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import ImageError
+from labkit.folders import write
 from labkit.images.dockerfile import PipInstall, Recipe, join
 from labkit.images.trees import file_digest, locked, tree_bytes, tree_digest
 
@@ -101,9 +102,7 @@ class Layers:
                 "path": str(self.path(key)),
                 "interpreter": str((self.path(key) / "bin" / "python").resolve()),
             }
-            unfinished = directory / "layer.json.tmp"
-            unfinished.write_text(json.dumps(record))
-            unfinished.replace(directory / "layer.json")
+            write(directory / "layer.json", json.dumps(record))
         except OSError as err:
             raise ImageError(
                 f"Python layer {key} cannot be written: {err}.", "Check the free space."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import ImageError
-from labkit.folders import data_dir, private
+from labkit.folders import data_dir, private, write
 from labkit.images.layers import Layers
 from labkit.images.names import HOST_IMAGE, normalise
 from labkit.images.trees import locked, scratch, tree_digest
@@ -248,12 +247,7 @@ class ImageStore:
         with locked(self.root / "refs.lock", _LOCK_WAIT_S, "the list of images"):
             refs = self._refs()
             yield refs
-            unfinished = self.root / "refs.json.tmp"
-            with unfinished.open("w") as stream:
-                json.dump(refs, stream, indent=1, sort_keys=True)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(self.root / "refs.json")
+            write(self.root / "refs.json", json.dumps(refs, indent=1, sort_keys=True))
 
 
 _LISTS = ("env", "entrypoint", "cmd", "exposed_ports", "path_prepend", "layers", "notes")

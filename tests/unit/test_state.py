@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from labkit.cluster.kind.state import KindOptions
-from labkit.cluster.state import Directory, Node, Options, State, check_options, cluster_names, settled, write
+from labkit.cluster.state import Directory, Node, Options, State, check_options, cluster_names, settled
 from labkit.errors import ClusterError, ConfigError
+from labkit.folders import write
 
 FORK = multiprocessing.get_context("fork")
 

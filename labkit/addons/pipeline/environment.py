@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from labkit.cluster import Cluster
+from labkit.folders import base
 from labkit.tools import cache_dir
 
 _PLAIN = """
@@ -81,12 +82,7 @@ def _given(given: Mapping[str, str], name: str) -> str:
 
 def _folders(given: Mapping[str, str]) -> dict[str, str]:
     """Where labkit in a step finds clusters, images and caches although its home is another one."""
-    usual = {"XDG_STATE_HOME": ".local/state", "XDG_DATA_HOME": ".local/share", "XDG_CACHE_HOME": ".cache"}
-    set_ones = {name: given.get(name, "") for name in usual}
-    return {
-        name: value if value.startswith("/") else str(Path.home() / usual[name])
-        for name, value in set_ones.items()
-    }
+    return {name: str(base(name, given)) for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
 
 
 def _engine(given: Mapping[str, str]) -> dict[str, str]:

@@ -32,9 +32,10 @@ from labkit.cluster.kind.tear_down import remove_containers, tear_down
 from labkit.cluster.kind.workers import Workers
 from labkit.cluster.objects import apply_all
 from labkit.cluster.phases import Listener, Step, phase
-from labkit.cluster.state import check_options, settled, write
+from labkit.cluster.state import check_options, settled
 from labkit.cluster.waiting import wait_for
 from labkit.errors import ClusterError, LabkitError, MachineError
+from labkit.folders import write
 from labkit.kube import Kube, NotFound
 from labkit.versions import versions
 

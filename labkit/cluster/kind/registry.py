@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.cluster.kind.engine import Engine
-from labkit.cluster.state import changing_file, write
+from labkit.cluster.state import changing_file
 from labkit.errors import AcquireError, LabkitError, MachineError
-from labkit.folders import data_dir, private
+from labkit.folders import data_dir, private, write
 
 FIRST_WORD_S = 20.0
 """A registry that has not answered by then counts as not reachable."""

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from labkit.cluster.state import Directory, Options, changing, write
+from labkit.cluster.state import Directory, Options, changing
 from labkit.errors import ClusterError, ConfigError
+from labkit.folders import write
 
 FORMAT = 1
 FILE = "kind.json"
