@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from labkit.errors import MachineError
 
@@ -72,17 +75,31 @@ def private(folder: Path) -> Path:
     return folder
 
 
-def write(path: Path, text: str | bytes) -> None:
-    """Write a private file (0600) so that it is there whole or as it was before."""
-    data = text.encode() if isinstance(text, str) else text
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(fd)
-    unfinished.replace(path)
+def write(path: Path, text: str | bytes, mode: int = 0o600) -> None:
+    """Write a file, by default a private one: it is there whole, or as it was before; see `replacing`."""
+    with replacing(path, mode) as stream:
+        stream.write(text.encode() if isinstance(text, str) else text)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """A stream that becomes the file when the block ends. If it fails, the file is as it was before.
+
+    Args:
+        mode: the file's. Folders that are made are open to whoever may read the file.
+    """
+    path.parent.mkdir(mode=mode | (mode & 0o444) >> 2, parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    unfinished = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def base(variable: str, given: Mapping[str, str] = os.environ) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from labkit.airgap.build import Builder
 from labkit.airgap.docker import Docker
 from labkit.airgap.specs import catalogue
 from labkit.errors import ConfigError, ImageError, MachineError
+from labkit.folders import replacing
 from labkit.phases import Listener, phase
 from labkit.versions import versions
 
@@ -66,19 +65,14 @@ def save(file: Path, listener: Listener, docker: Docker | None = None) -> Packed
     if missing:
         raise ImageError(f"Docker has not got {', '.join(missing)} yet.", "First: labkit airgap build")
     expected = sum(int(raw["Size"]) for raw in has.values())
-    part = tempfile.NamedTemporaryFile(dir=file.absolute().parent, prefix=f".{file.name}.", delete=False)  # noqa: SIM115
     try:
-        with phase("save", listener, str(file)) as step, part:
+        with phase("save", listener, str(file)) as step, replacing(file.absolute(), 0o644) as part:
             packed = _write(
                 part, tags, engine, lambda n: step.tell(f"{n / 1e9:.2f} GB read", min(0.99, n / expected))
             )
-            step.tell(f"{file}: {len(tags)} images, {Path(part.name).stat().st_size / 1e6:.0f} MB")
-        Path(part.name).chmod(0o644)
-        Path(part.name).replace(file)
+            step.tell(f"{file}: {len(tags)} images, {part.tell() / 1e6:.0f} MB")
     except OSError as err:
         raise MachineError(f"{file} cannot be written: {err.strerror}.", "Is the disk full?") from err
-    finally:
-        Path(part.name).unlink(missing_ok=True)
     return packed
 
 
@@ -98,8 +92,6 @@ def _write(out: Any, tags: dict[str, str], engine: Docker, progress: Callable[[i
         now = datetime.now(UTC).isoformat(timespec="seconds")
         packed = Packed(FORMAT, versions().kubernetes, target(), now, tags, digest.hexdigest(), size)
         archive.writestr(_ABOUT, json.dumps(asdict(packed), indent=1))
-    out.flush()
-    os.fsync(out.fileno())
     return packed
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +24,12 @@ from labkit.course.cells import exercise_of
 from labkit.course.numbers import lab_of, lab_paths
 from labkit.course.place import GIVEN, HOLDER
 from labkit.errors import ConfigError
+from labkit.folders import write
 from labkit.labs.metadata import read_notebook
 from labkit.labs.trials import skeleton_of
 
 START = "start.ipynb"
+_READABLE = 0o644
 _BESIDE = ("manifests", "services")
 _LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "work", "game-day", "tests")
 
@@ -82,7 +83,7 @@ def hand_out(notebooks: Path, folder: Path) -> Handed:
             (folder / "notebooks" / "work" / lab_of(lab.name)).mkdir(parents=True, exist_ok=True)
         _carry_sources(notebooks, folder / HOLDER / "notebooks")
         facts = {"version": version("labkit"), "files": digests}
-        _write(folder / HOLDER / GIVEN, json.dumps(facts, indent=1).encode())
+        write(folder / HOLDER / GIVEN, json.dumps(facts, indent=1), _READABLE)
     except OSError as error:
         raise ConfigError(
             f"The course cannot be written to {folder}: {error}.", "Name another folder."
@@ -167,16 +168,16 @@ def _hand(folder: Path, name: str, content: bytes, digests: dict[str, str], hand
     before = digests.get(name, "")
     if not path.exists():
         handed.new.append(name)
-        _write(path, content)
+        write(path, content, _READABLE)
     elif (now := _digest(path.read_bytes())) == digest:
         pass
     elif now == before:
         handed.updated.append(name)
-        _write(path, content)
+        write(path, content, _READABLE)
     elif before != digest:
         beside = f"{path.stem}.new{path.suffix}"
         handed.kept[name] = str(Path(name).with_name(beside))
-        _write(path.with_name(beside), content)
+        write(path.with_name(beside), content, _READABLE)
     digests[name] = digest
 
 
@@ -213,19 +214,3 @@ def _given(folder: Path) -> dict[str, str]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -6,12 +6,13 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from labkit.errors import MachineError
-from labkit.folders import private
+from labkit.folders import base, private, replacing, write
 
 LABKIT = [sys.executable, "-m", "labkit"]
 
@@ -36,6 +37,49 @@ def test_a_parent_that_all_may_change_is_refused(tmp_path: Path) -> None:
         private(tmp_path / "open/labkit/clusters")
     (tmp_path / "open").chmod(0o1777)
     assert private(tmp_path / "open/labkit/clusters").is_dir()
+
+
+def test_a_file_is_as_it_was_when_writing_fails(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "f"
+    write(file, "before")
+    with pytest.raises(ZeroDivisionError), replacing(file) as stream:
+        stream.write(b"half")
+        _ = 1 / 0
+    assert file.read_text() == "before"
+    assert list(file.parent.iterdir()) == [file], "nothing unfinished is left"
+
+
+@pytest.mark.parametrize("umask", [0, 0o77])
+def test_a_file_is_private_unless_others_may_read_it(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "own/f", "")
+        write(tmp_path / "course/f", "", 0o644)
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")
+    }
+    assert modes == {
+        "own": "0o700",
+        "own/f": "0o600",
+        "course": oct(0o755 & ~umask),
+        "course/f": "0o644",
+    }
+
+
+def test_threads_may_write_one_file(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda letter: write(tmp_path / "f", letter * 50_000), "abcdefgh" * 10))
+    text = (tmp_path / "f").read_text()
+    assert len(text) == 50_000 and len(set(text)) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_relative_folder_of_xdg_is_ignored(tmp_path: Path) -> None:
+    assert base("XDG_STATE_HOME", {"XDG_STATE_HOME": str(tmp_path)}) == tmp_path
+    usual = base("XDG_STATE_HOME", {})
+    assert usual.is_absolute() and base("XDG_STATE_HOME", {"XDG_STATE_HOME": "state"}) == usual
 
 
 def test_a_command_leaves_no_file_that_all_may_change(tmp_path: Path) -> None:
