@@ -244,6 +244,7 @@ class Cluster(NodeCare):
         limit_s: float = 120.0,
         token: str | None = None,
         ca_cert_hash: str | None = None,
+        server: str | None = None,
     ) -> Join:
         """Add a worker; iterate over what is returned to follow the join, step by step.
 
@@ -257,9 +258,12 @@ class Cluster(NodeCare):
                 a new one.
             ca_cert_hash: the hash that the cluster's authority must have, as `kubeadm join
                 --discovery-token-ca-cert-hash`; None for the right one.
+            server: host:port at which the worker looks for the API server, the first argument of
+                `kubeadm join`; None for the right one.
 
-        With `token` or `ca_cert_hash` the worker finds the cluster by itself (discovery). When it comes to
-        no trust the join ends with ClusterError, the worker is forgotten, and its name can be used again.
+        With `token`, `ca_cert_hash` or `server` the worker finds the cluster by itself (discovery). When it
+        comes to no trust the join ends with ClusterError, the worker is forgotten, and its name can be used
+        again.
         """
 
     @abstractmethod

@@ -228,23 +228,24 @@ class Resume(_Start):
 def start_join(
     kube: Kube, directory: Directory, state: State, name: str, found: Binaries, *, approve: bool = True,
     limit_s: float = _READY_S, token: Token | None = None, ca_cert_hash: str | None = None,
+    server: str | None = None,
 ) -> Join:  # fmt: skip
     """Start a worker's kubelet with a bootstrap token, and follow its join.
 
     Args:
-        token, ca_cert_hash: with one of them the worker finds the cluster as `kubeadm join` does; without, it
-            gets a new token and is told where the cluster is.
+        token, ca_cert_hash, server: with one of them the worker finds the cluster as `kubeadm join` does;
+            without, it gets a new token and is told where the cluster is.
     """
     slot, node = Slot(state.slot), state.nodes[name]
-    finds = token is not None or ca_cert_hash is not None
+    finds = any(given is not None for given in (token, ca_cert_hash, server))
 
     def find(token: Token) -> str:
-        server, authority = cluster_info(kube)
+        known, authority = cluster_info(kube)
         log = components.log_file(directory, kubelet.component_name(name))
         pin, file = ca_cert_hash or key_hash(authority), directory.node(name) / "bootstrap.kubeconfig"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            return discover(found.kube, server, token, pin, file, log, min(DISCOVERY_S, limit_s))
+            return discover(found.kube, server or known, token, pin, file, log, min(DISCOVERY_S, limit_s))
         except BaseException:
             with directory.change() as current:
                 current.nodes.pop(name, None)

@@ -117,6 +117,18 @@ def check_hash(text: str) -> str:
     return text
 
 
+def check_server(text: str) -> str:
+    """The host:port of an API server, given so or as a URL.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, _, port = text.removeprefix("https://").rstrip("/").rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{text!r} is no address of an API server.", "host:port, as in 10.0.0.1:6443.")
+    return f"{host}:{port}"
+
+
 def discover(
     kube: Path, server: str, token: Token, ca_cert_hash: str, bootstrap: Path, log: Path, limit_s: float
 ) -> str:

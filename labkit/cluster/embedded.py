@@ -21,7 +21,7 @@ from labkit.cluster.care import NODE_MONITOR_GRACE_S, NODE_MONITOR_PERIOD_S, las
 from labkit.cluster.commands import CONTROLLER_MANAGER, CommandLine, running
 from labkit.cluster.components import PORTS, log_file
 from labkit.cluster.credentials import server_url
-from labkit.cluster.discovery import check_hash
+from labkit.cluster.discovery import check_hash, check_server
 from labkit.cluster.join import Join, Token
 from labkit.cluster.phases import Listener, phase, silent
 from labkit.cluster.processes import continue_all, kill_all, memory_bytes, node_processes, pid_list, stop_all
@@ -207,10 +207,12 @@ class EmbeddedCluster(Cluster):
         self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
         labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
         limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
+        server: str | None = None,
     ) -> Join:  # fmt: skip
         """See Cluster.add_worker."""
         given = Token.parse(token) if token is not None else None
         pin = check_hash(ca_cert_hash) if ca_cert_hash is not None else None
+        where = check_server(server) if server is not None else None
         with self.directory.change() as state:
             machine = _free_machine(state)
             chosen = check_name(name or f"worker-{machine}")
@@ -225,7 +227,7 @@ class EmbeddedCluster(Cluster):
             state.nodes[chosen] = node
         return bring_up.start_join(
             self.kube, self.directory, state, chosen, self._binaries(),
-            approve=approve, limit_s=limit_s, token=given, ca_cert_hash=pin,
+            approve=approve, limit_s=limit_s, token=given, ca_cert_hash=pin, server=where,
         )  # fmt: skip
 
     def remove_worker(self, name: str, *, drain: bool = False) -> None:

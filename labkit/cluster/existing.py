@@ -327,9 +327,10 @@ class ExistingCluster(Cluster):
         self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
         labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
         limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
+        server: str | None = None,
     ) -> Join:  # fmt: skip
         """Not here: ClusterError."""
-        del cpus, memory, labels, taints, approve, limit_s, token, ca_cert_hash
+        del cpus, memory, labels, taints, approve, limit_s, token, ca_cert_hash, server
         self._not_ours(f"add {name or 'a worker'} to it")
 
     def remove_worker(self, name: str, *, drain: bool = False) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labkit.cluster.care import last_lines, merged
-from labkit.cluster.discovery import JoinToken, check_hash, key_hash
+from labkit.cluster.discovery import JoinToken, check_hash, check_server, key_hash
 from labkit.cluster.join import Join, Token
 from labkit.cluster.pki import Authority
 from labkit.errors import ClusterError, ConfigError
@@ -101,3 +101,11 @@ def test_a_join_ends_when_its_kubelet_keeps_ending(tmp_path: Path, monkeypatch: 
         server.http.shutdown()
         server.http.server_close()
     assert "labkit logs node-worker-3 -c two" in caught.value.hint
+
+
+def test_an_address_is_host_and_port() -> None:
+    assert check_server("10.0.0.1:6443") == check_server("https://10.0.0.1:6443/") == "10.0.0.1:6443"
+    assert check_server("[fd00::1]:6443") == "[fd00::1]:6443"
+    for wrong in ("10.0.0.1", "10.0.0.1:", ":6443", "10.0.0.1:port", "https://a/b:1", "a:99999", "a:0"):
+        with pytest.raises(ConfigError, match="no address"):
+            check_server(wrong)

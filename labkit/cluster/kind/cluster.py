@@ -207,9 +207,10 @@ class KindCluster(Cluster):
         self, name: str | None = None, *, cpus: int | None = None, memory: str | None = None,
         labels: dict[str, str] | None = None, taints: list[str] | None = None, approve: bool = True,
         limit_s: float = 120.0, token: str | None = None, ca_cert_hash: str | None = None,
+        server: str | None = None,
     ) -> Join:  # fmt: skip
         """See Cluster.add_worker; a size that the machine has not got is refused."""
-        given = Given.parse(token, ca_cert_hash)
+        given = Given.parse(token, ca_cert_hash, server)
         with self.directory.changed() as state:
             chosen = check_name(name or _free_name(state))
             if chosen in (*state.nodes, CONTROL_PLANE):

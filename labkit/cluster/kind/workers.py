@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
-from labkit.cluster.discovery import DISCOVERY_S, check_hash, found, key_hash, no_trust
+from labkit.cluster.discovery import DISCOVERY_S, check_hash, check_server, found, key_hash, no_trust
 from labkit.cluster.join import Join, Token
 from labkit.cluster.kind.care import JOIN_LOG
 from labkit.cluster.kind.config import (
@@ -46,9 +46,10 @@ class Given:
 
     token: Token | None = None
     ca_cert_hash: str | None = None
+    server: str | None = None
 
     @classmethod
-    def parse(cls, token: str | None, ca_cert_hash: str | None) -> Given:
+    def parse(cls, token: str | None, ca_cert_hash: str | None, server: str | None = None) -> Given:
         """Of what a person typed.
 
         Raises:
@@ -57,10 +58,11 @@ class Given:
         return cls(
             Token.parse(token) if token is not None else None,
             check_hash(ca_cert_hash) if ca_cert_hash is not None else None,
+            check_server(server) if server is not None else None,
         )
 
     def __bool__(self) -> bool:
-        return self.token is not None or self.ca_cert_hash is not None
+        return any(each is not None for each in (self.token, self.ca_cert_hash, self.server))
 
 
 NOTHING = Given()
@@ -99,7 +101,7 @@ class Workers:
 
         def discover(token: Token) -> str:
             boot(token)
-            return self._discovered(name, node, token)
+            return self._discovered(name, node, token, given.server or self._server)
 
         def start(token: Token) -> str:
             if not given:
@@ -114,9 +116,8 @@ class Workers:
             approve=approve, limit_s=limit_s, finish=finish,
         )  # fmt: skip
 
-    def _discovered(self, name: str, node: KindNode, token: Token) -> str:
+    def _discovered(self, name: str, node: KindNode, token: Token, server: str) -> str:
         """Wait until kubeadm trusts the cluster; where it does not, remove the worker and keep its words."""
-        server = f"https://{self.directory.control_plane}:{API_PORT}"
         deadline = time.monotonic() + _DISCOVERED_S
         while self.engine.attempt("exec", node.container, *_FOUND).returncode:
             ended = not self.engine.attempt("exec", node.container, "test", "-e", _ENDED).returncode
@@ -124,9 +125,9 @@ class Workers:
                 words = self.engine.attempt("exec", node.container, "cat", JOIN_LOG).stdout.splitlines()
                 said = "".join(f"{line}\n" for line in words if not line.startswith(_ADVICE))
                 self._forget(name, node, f'kubeadm join with token ID "{token.id}"\n{said}')
-                raise no_trust(server, _last_error(said))
+                raise no_trust(f"https://{server}", _last_error(said))
             time.sleep(0.2)
-        return found(server, self._pin)
+        return found(f"https://{server}", self._pin)
 
     def _forget(self, name: str, node: KindNode, said: str) -> None:
         """Remove a worker that has not joined, but for what kubeadm said."""
@@ -135,6 +136,10 @@ class Workers:
         self.engine.run("rm", "--force", "--volumes", node.container, limit_s=120)
         with self.directory.changed() as state:
             state.nodes.pop(name, None)
+
+    @property
+    def _server(self) -> str:
+        return f"{self.directory.control_plane}:{API_PORT}"
 
     @property
     def _pin(self) -> str:
@@ -198,7 +203,7 @@ class Workers:
 
     def _kubeadm(self, name: str, node: KindNode, token: Token, limit_s: float, given: Given) -> None:
         to = Joining(
-            f"{self.directory.control_plane}:{API_PORT}", given.ca_cert_hash or self._pin, str(token),
+            given.server or self._server, given.ca_cert_hash or self._pin, str(token),
             DISCOVERY_S if given else None,
         )  # fmt: skip
         config = join_configuration(name, node, self.directory.kind_name, to, limit_s)
