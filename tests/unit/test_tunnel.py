@@ -437,6 +437,50 @@ def test_a_wrong_secret_is_refused(played: Rehearsal) -> None:
     assert wrong.secret not in played.log + json.dumps(played.edge.events)
 
 
+def test_a_new_secret_counts_for_those_who_come_and_leaves_those_who_are_here(played: Rehearsal) -> None:
+    edge, former = played.edge, played.edge._credentials
+    old = played.connector(former)
+    until(lambda: len(edge.connectors()) == 1, "registered")
+    new = Credentials(former.account, former.tunnel_id, Credentials.generate().secret)
+    edge.renew(new)
+    assert edge.outdated() == 1 and played.visit("shop.test") == 200, "who is registered stays"
+    old.terminate()
+    assert old.wait(60) == 0
+    until(lambda: edge.connectors().empty, "it has gone")
+    late = played.connector(former)
+    until(lambda: "Unauthorized: Invalid tunnel secret" in played.log, "the former secret is refused")
+    late.kill()
+    late.wait()
+    played.connector(new)
+    until(lambda: len(edge.connectors()) == 1, "the new one is good")
+    assert edge.outdated() == 0 and played.visit("shop.test") == 200
+    edge.stop()
+    edge.start()
+    until(lambda: len(edge.connectors()) == 1, "an edge that was restarted asks for the new one, too")
+    assert edge.outdated() == 0
+
+
+def test_a_connector_that_is_told_to_end_answers_its_visitors_first(played: Rehearsal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        config = yaml.safe_load((played.folder / "config.yml").read_text())
+        config["ingress"][0]["service"] = f"http://127.0.0.1:{slow.getsockname()[1]}"
+        (played.folder / "config.yml").write_text(yaml.safe_dump(config))
+        connector = played.connector(played.edge._credentials)
+        until(lambda: len(played.edge.connectors()) == 1, "registered")
+        seen: list[int] = []
+        visitor = threading.Thread(target=lambda: seen.append(played.visit("shop.test")))
+        visitor.start()
+        asked, _ = slow.accept()
+        asked.recv(1 << 16)
+        connector.terminate()
+        until(lambda: played.edge.connectors().empty, "it takes no more visitors")
+        assert connector.poll() is None and played.visit("shop.test") == 530
+        asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        asked.close()
+        visitor.join(60)
+        assert seen == [200] and connector.wait(60) == 0
+
+
 def test_an_edge_with_another_key_is_not_trusted(played: Rehearsal) -> None:
     other = Edge("127.0.7.7", played.edge._credentials)
     played.edge.key = other.key

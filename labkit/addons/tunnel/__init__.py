@@ -14,7 +14,8 @@ from labkit.addons.tunnel.exposure import listening, summary
 from labkit.addons.tunnel.ingress import IngressError, match_rule, validate_ingress
 from labkit.addons.tunnel.mode import Choice, choose
 from labkit.addons.tunnel.rehearsal import Edge, EdgeError
-from labkit.addons.tunnel.tunnel import Tunnel
+from labkit.addons.tunnel.rotation import Rotation, rotate
+from labkit.addons.tunnel.tunnel import Tunnel, read_config
 
 __all__ = [
     "Choice",
@@ -22,10 +23,13 @@ __all__ = [
     "Edge",
     "EdgeError",
     "IngressError",
+    "Rotation",
     "Tunnel",
     "choose",
     "listening",
     "match_rule",
+    "read_config",
+    "rotate",
     "summary",
     "validate_ingress",
 ]

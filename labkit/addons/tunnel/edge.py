@@ -4,9 +4,10 @@ It takes connectors on one port (SSH, as that has authentication, keep-alives an
 another, and hands each visitor's connection to a connector, through the connection that the connector opened.
 Visitors get 530 while there is none, as at Cloudflare.
 
-Input: one JSON line with address, ports, host key, tunnel and secret. Output, in JSON lines:
+Input: one JSON line with address, ports, host key, tunnel, secret and the secret's number; then a line with
+secret and number for each secret that takes the place of the one before. Output, in JSON lines:
 {"listening": [connectors' port, visitors' port]}; {"connector": number, "peer": address, "at": unix time,
-"state": "registered" or "gone"}; {"refused": tunnel, "peer": address, "at": unix time}.
+"state": "registered" or "gone", "secret": number}; {"refused": tunnel, "peer": address, "at": unix time}.
 It ends when stdin closes: at the latest when its parent is gone.
 """
 
@@ -19,20 +20,27 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import asyncssh
 
 TUNNEL = ("tunnel", 443)
 CHUNK = 1 << 16
+TRIES = 3
 NO_CONNECTOR = b"error code: 1033\n"
 
 
 class Held(asyncssh.SSHListener):
     """What a connector asked to be told of: no port is opened for it."""
 
+    def __init__(self, leave: Callable[[], None]) -> None:
+        super().__init__()
+        self.leave = leave
+
     def close(self) -> None:
-        """Nothing listens."""
+        """The connector wants no more visitors; those that it has, it still answers."""
+        self.leave()
 
     async def wait_closed(self) -> None:
         """Nothing listens."""
@@ -41,8 +49,8 @@ class Held(asyncssh.SSHListener):
 class Edge:
     """Connectors that are registered, and visitors that are handed to them in turn."""
 
-    def __init__(self, tunnel_id: str, secret: str) -> None:
-        self.tunnel_id, self.secret = tunnel_id, secret
+    def __init__(self, tunnel_id: str, secret: str, secret_number: int = 0) -> None:
+        self.tunnel_id, self.secret, self.secret_number = tunnel_id, secret, secret_number
         self.connectors: dict[int, asyncssh.SSHServerConnection] = {}
         self.numbers = itertools.count(1)
         self.turns = itertools.count()
@@ -58,11 +66,11 @@ class Edge:
     async def visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
         try:
-            connector = self.next()
-            if connector is None:
+            opened = await self.reach(peer)
+            if opened is None:
                 await refuse(reader, writer)
                 return
-            inner_reader, inner_writer = await connector.open_connection(*TUNNEL, peer[0], peer[1])
+            inner_reader, inner_writer = opened
             there = asyncio.create_task(copy(reader, inner_writer))
             back = asyncio.create_task(copy(inner_reader, writer))
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
@@ -76,12 +84,22 @@ class Edge:
             with contextlib.suppress(OSError):
                 writer.close()
 
+    async def reach(self, peer: Any) -> tuple[Any, Any] | None:
+        """A way to a connector: the next one's turn, or another's where that one is about to go."""
+        for _ in range(TRIES):
+            connector = self.next()
+            if connector is None:
+                return None
+            with contextlib.suppress(OSError, asyncssh.Error):
+                return await connector.open_connection(*TUNNEL, peer[0], peer[1])
+        return None
+
 
 class Door(asyncssh.SSHServer):
     """One connector at the door: password, then the one thing it may ask for."""
 
     def __init__(self, edge: Edge) -> None:
-        self.edge, self.number = edge, 0
+        self.edge, self.number, self.secret_number = edge, 0, 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.conn = conn
@@ -92,6 +110,7 @@ class Door(asyncssh.SSHServer):
 
     def validate_password(self, username: str, password: str) -> bool:
         good = self.edge.known(username, password)
+        self.secret_number = self.edge.secret_number
         if not good:
             emit({"refused": username, "peer": self.peer, "at": time.time()})
         return good
@@ -102,14 +121,18 @@ class Door(asyncssh.SSHServer):
         self.number = next(self.edge.numbers)
         self.edge.connectors[self.number] = self.conn
         self.tell("registered")
-        return Held()
+        return Held(self.leave)
 
     def connection_lost(self, _exc: Exception | None) -> None:
+        self.leave()
+
+    def leave(self) -> None:
         if self.edge.connectors.pop(self.number, None):
             self.tell("gone")
 
     def tell(self, state: str) -> None:
-        emit({"connector": self.number, "peer": self.peer, "state": state, "at": time.time()})
+        about = {"connector": self.number, "peer": self.peer, "secret": self.secret_number}
+        emit({**about, "state": state, "at": time.time()})
 
 
 async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,15 +158,18 @@ def emit(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def stdin_closed() -> None:
+async def follow(edge: Edge) -> None:
+    """Take other secrets until stdin closes. Connectors that are registered stay, as at Cloudflare."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()
+    while line := await reader.readline():
+        told = json.loads(line)
+        edge.secret, edge.secret_number = told["secret"], told["number"]
 
 
 async def main(plan: dict[str, Any]) -> None:
-    edge = Edge(plan["tunnel_id"], plan["secret"])
+    edge = Edge(plan["tunnel_id"], plan["secret"], plan.get("number", 0))
     key = asyncssh.import_private_key(plan["host_key"])
     door = await asyncssh.listen(
         plan["address"], plan["connector_port"], server_factory=lambda: Door(edge), server_host_keys=[key],
@@ -154,7 +180,7 @@ async def main(plan: dict[str, Any]) -> None:
         edge.visit, plan["address"], plan["visitor_port"], reuse_address=True, backlog=512
     )
     emit({"listening": [door.get_port(), front.sockets[0].getsockname()[1]]})
-    await stdin_closed()
+    await follow(edge)
     front.close()
     door.close()
     for connector in edge.connectors.values():

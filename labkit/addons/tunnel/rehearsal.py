@@ -56,6 +56,7 @@ class Edge:
         self._events: list[dict[str, Any]] = []
         self._told = threading.Event()
         self._listens = False
+        self._secrets = 0
 
     @property
     def url(self) -> str:
@@ -93,7 +94,7 @@ class Edge:
         plan = {
             "address": self.address, "connector_port": self._ports[0], "visitor_port": self._ports[1],
             "host_key": self._private, "tunnel_id": self._credentials.tunnel_id,
-            "secret": self._credentials.secret,
+            "secret": self._credentials.secret, "number": self._secrets,
         }  # fmt: skip
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -105,6 +106,20 @@ class Edge:
             words = self._last_words()
             self.stop()
             raise EdgeError(f"The edge of the rehearsal does not start: {words}")
+
+    def renew(self, credentials: Credentials) -> None:
+        """From now on connectors need these credentials. Those that are registered stay, as at Cloudflare."""
+        self._credentials = credentials
+        self._secrets += 1
+        if self._process is not None and self._process.stdin is not None:
+            line = json.dumps({"secret": credentials.secret, "number": self._secrets})
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(line.encode() + b"\n")
+                self._process.stdin.flush()
+
+    def outdated(self) -> int:
+        """How many connectors are registered with a secret that `renew` has replaced since."""
+        return sum(event.get("secret", 0) != self._secrets for event in self._registered().values())
 
     def stop(self) -> None:
         """Stop it, as if the network to it were cut: connectors and visitors find nobody."""

@@ -207,6 +207,27 @@ class Tunnel(Addon):
     def use(self, credentials: Credentials) -> None:
         """Give the connector other credentials; returns at once. `wait` tells whether they are good."""
         self.credentials = credentials
+        self._apply()
+
+    def use_rules(self, rules: list[dict[str, Any]]) -> None:
+        """Give the connector other ingress rules; returns at once. The file config.yml stays as it is.
+
+        Raises:
+            IngressError: cloudflared would not accept the rules; the connector keeps those it has.
+        """
+        validate_ingress(rules)
+        origin.check(self.settings, rules)
+        self.rules = [dict(rule) for rule in rules]
+        self.settings = {**self.settings, "ingress": self.rules}
+        self._apply()
+
+    def live_rules(self) -> list[dict[str, Any]]:
+        """The rules that the cluster's ConfigMap has now; [] where there is none."""
+        config = self.cluster.kube.find("ConfigMap", "tunnel-config", namespace=NAMESPACE)
+        text = dig(config, "data", {}).get("config.yml", "")
+        return list((yaml.safe_load(text) or {}).get("ingress") or [])
+
+    def _apply(self) -> None:
         deployment = self.cluster.kube.get("Deployment", NAME, namespace=NAMESPACE)
         self.cluster.kube.apply(self.objects(dig(deployment, "spec.template.spec.containers[0].image")))
 
@@ -272,9 +293,9 @@ class Tunnel(Addon):
         return logs
 
 
-def read_config(path: Path) -> list[dict[str, Any]]:
+def read_config(path: str | Path) -> list[dict[str, Any]]:
     """The ingress rules of a config.yml, judged; see `read_settings`."""
-    return list(read_settings(path)["ingress"])
+    return list(read_settings(Path(path))["ingress"])
 
 
 def read_settings(path: Path) -> dict[str, Any]:

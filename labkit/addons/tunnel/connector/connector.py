@@ -3,12 +3,14 @@
 Its arguments, files and answers are cloudflared's: `tunnel --config FILE run`, config.yml with ingress rules,
 credentials, /ready on the metrics address. That one is its only port; visits come through a Unix socket. It
 retries with a back-off, as cloudflared does: after 1, 2, 4, … 16 seconds, each shortened a little at random.
+Told to end, it takes its leave of the edge first, and answers the visitors it has.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -38,6 +40,7 @@ HOP_BY_HOP = {
 }  # fmt: skip
 LONGEST_S = 16.0
 CLOSING_S = 5.0
+SETTLE_S, GRACE_S = 0.3, 10.0
 HANDSHAKE = {
     "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol",
     "sec-websocket-accept",
@@ -177,13 +180,18 @@ class Connector:
     def __init__(self, config: dict[str, Any], rules: list[Rule], credentials: dict[str, str]) -> None:
         self.config, self.rules, self.credentials = config, rules, credentials
         self.id = str(uuid.uuid4())
-        self.connections = 0
+        self.connections = self.visits = 0
         self.origins: list[Origin] = []
+        self.door: asyncssh.SSHListener | None = None
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One visitor's request: find its rule, and do what that says."""
         number = find_rule(self.rules, request.host, request.rel_url.path)
-        answer = await self._answer(request, number)
+        self.visits += 1
+        try:
+            answer = await self._answer(request, number)
+        finally:
+            self.visits -= 1
         log("INF", f"{request.method} {request.host}{request.path}", rule=number, status=answer.status)
         return answer
 
@@ -219,7 +227,7 @@ class Connector:
                     agent_path=None, config=None, known_hosts=([key], [], []), connect_timeout=5,
                     login_timeout=5, keepalive_interval=2, keepalive_count_max=2,
                 ) as connection:  # fmt: skip
-                    await connection.forward_remote_port_to_path(*TUNNEL, socket)
+                    self.door = await connection.forward_remote_port_to_path(*TUNNEL, socket)
                     failures, self.connections = 0, 1
                     log("INF", "Registered tunnel connection", connIndex=0, ip=edge, protocol="rehearsal")
                     await connection.wait_closed()
@@ -239,6 +247,19 @@ class Connector:
             failures += 1
             log("INF", f"Retrying connection in {wait:.1f}s", connIndex=0)
             await asyncio.sleep(wait)
+
+    async def leave(self) -> None:
+        """As cloudflared at SIGTERM: no new visitors, and an answer for those who are here."""
+        self.connections = 0
+        if self.door is not None:
+            self.door.close()
+            with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
+                await asyncio.wait_for(self.door.wait_closed(), CLOSING_S)
+        end = asyncio.get_running_loop().time() + GRACE_S
+        await asyncio.sleep(SETTLE_S)
+        while self.visits and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(SETTLE_S)  # the last answer is still on its way through the connection
 
 
 def read(argv: list[str]) -> tuple[dict[str, Any], list[Rule], dict[str, str]]:
@@ -283,7 +304,12 @@ async def main(argv: list[str]) -> None:
         for each in connector.origins:
             await each.open()
         dialling = asyncio.create_task(connector.dial(edge, key, socket))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, dialling.cancel)
+        told = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+        ending = asyncio.create_task(told.wait())
+        await asyncio.wait([dialling, ending], return_when=asyncio.FIRST_COMPLETED)
+        await connector.leave()
+        dialling.cancel()
         await asyncio.wait([dialling])
         for each in connector.origins:
             await each.session.close()
