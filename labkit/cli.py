@@ -259,6 +259,7 @@ for each in (
     course_cli.check,
     course_cli.hint,
     course_cli.solution,
+    course_cli.slides,
 ):
     app.command()(each)
 

@@ -1,4 +1,4 @@
-"""`labkit course`, `start`, `progress`, `check`, `hint` and `solution`: the course outside of a notebook."""
+"""The course outside of a notebook: `labkit course`, `start`, `check`, `hint`, `slides` and more."""
 
 from __future__ import annotations
 
@@ -111,3 +111,22 @@ def solution(
     from labkit.checks import solution as show
 
     show(exercise, confirmed=yes)
+
+
+def slides(
+    lab: Annotated[str, typer.Argument(help="A lab's number: 08.")],
+    report: Annotated[
+        Path | None, typer.Option("--from", help="Folder of a report.  [the last one in ./reports…]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file.  [NN-name-slides.html]")
+    ] = None,
+) -> None:
+    """Write an executed lab as slides: one HTML file that needs no network. Press ? in it for its keys."""
+    from labkit.course.place import sources
+    from labkit.labs.slides import executed_lab, write_slides
+
+    executed = executed_lab(lab, report)
+    target = output or Path(f"{executed.stem}-slides.html")
+    count = write_slides(executed, target, sources())
+    typer.echo(f"{target}: {count} slides, from {executed}.")

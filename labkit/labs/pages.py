@@ -50,15 +50,8 @@ def write_page(lab: Lab, executed: Path, target: Path, about: str, stopped_at: s
         embed_images=True,
         exclude_anchor_links=True,
     )
-    exporter.config.NbConvertBase.display_data_priority = _SHOWN
     notebook = read_notebook(executed)
-    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    for cell in notebook.cells:
-        cell.outputs = (
-            [_fit(output) for output in cell.get("outputs", [])] if cell.cell_type == "code" else []
-        )
-        if cell.cell_type != "code":
-            del cell["outputs"]
+    shown_media(exporter, notebook)
     resources = {
         "lab": {"number": lab.number, "title": lab.title, "about": about, "stopped_at": stopped_at},
         "page_css": page_css(),
@@ -68,6 +61,18 @@ def write_page(lab: Lab, executed: Path, target: Path, about: str, stopped_at: s
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
     text = re.sub(r"\n{3,}", "\n\n", body)
     target.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def shown_media(exporter: HTMLExporter, notebook: NotebookNode) -> None:
+    """Leave of a notebook's outputs what a page without widgets can show, the best form of each first."""
+    exporter.config.NbConvertBase.display_data_priority = _SHOWN
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    for cell in notebook.cells:
+        cell.outputs = (
+            [_fit(output) for output in cell.get("outputs", [])] if cell.cell_type == "code" else []
+        )
+        if cell.cell_type != "code":
+            del cell["outputs"]
 
 
 def _fit(output: NotebookNode) -> NotebookNode:
