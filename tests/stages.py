@@ -145,7 +145,7 @@ def first_lane() -> list[Part]:
         pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=2400, busy=True),
-        labs_part("labs", "embedded", "reports", 3600),
+        labs_part("labs", "embedded", "reports", 4500),
         pytest_part("browser", "tests/browser", limit_s=300),
     ]
 
@@ -160,8 +160,7 @@ def commit() -> str:
 def second_lane(extra: list[Part]) -> list[Part]:
     """The programs that others need, images for kind, what takes turns, and the labs on kind.
 
-    The labs begin when the cluster tests have ended: with two cores for all three, requests that a lab sends to its shop
-    come too late, and the lab must be tried again.
+    The labs begin beside the cluster tests; what measures in them waits until those have ended.
 
     What needs a container engine runs where LABKIT_TEST_ENGINE says "required". Else each part is skipped, with the
     reason.
@@ -171,7 +170,7 @@ def second_lane(extra: list[Part]) -> list[Part]:
         Part("airgap", [*LABKIT, "airgap", "build"], 3000),
         pytest_part("engine", "tests/airgap", "tests/kind", limit_s=3000, busy=True),
         *extra,
-        replace(labs_part("labs-kind", "kind", "reports-kind", 4200), after="cluster"),
+        labs_part("labs-kind", "kind", "reports-kind", 4800),
     ]
     if os.environ.get("LABKIT_TEST_ENGINE") == "required":
         return parts
