@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -12,11 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import asyncssh
 import pytest
 import yaml
 
@@ -398,6 +402,46 @@ def until(condition: Callable[[], object], what: str, limit_s: float = 120.0) ->
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
         time.sleep(0.1)
+
+
+def test_a_visitor_who_comes_with_the_registration_is_served(played: Rehearsal) -> None:
+    """The connector is busy: it reads that it is registered, and that there is a visitor, at once."""
+    edge, known = played.edge, played.edge._credentials
+    service = yaml.safe_load((played.folder / "config.yml").read_text())["ingress"][0]["service"]
+    host, _, port = edge.door.rpartition(":")
+
+    async def busy(pool: ThreadPoolExecutor) -> int:
+        async with asyncssh.connect(
+            host, int(port), username=known.tunnel_id, password=known.secret, known_hosts=None,
+            client_keys=None, agent_path=None, config=None, preferred_auth="password",
+        ) as connection:  # fmt: skip
+            forward = connection.forward_remote_port("tunnel", 443, "127.0.0.1", urlsplit(service).port)
+            asked = asyncio.ensure_future(forward)
+            for _ in range(10):  # it asks, and then hears nothing for a second
+                await asyncio.sleep(0)
+            until(lambda: len(edge.connectors()) == 1, "registered", 20)
+            visit = pool.submit(played.visit, "shop.test")
+            time.sleep(1)
+            await asked
+            return await asyncio.wrap_future(visit)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert asyncio.run(busy(pool)) == 200
+
+
+def test_a_connector_that_takes_nobody_counts_as_none(played: Rehearsal) -> None:
+    edge, known = played.edge, played.edge._credentials
+    host, _, port = edge.door.rpartition(":")
+
+    async def refusing() -> int:
+        async with asyncssh.connect(
+            host, int(port), username=known.tunnel_id, password=known.secret, known_hosts=None,
+            client_keys=None, agent_path=None, config=None, preferred_auth="password",
+        ) as connection:  # fmt: skip
+            await connection.forward_remote_port("tunnel", 443, "127.0.0.1", 1)
+            return await asyncio.to_thread(played.visit, "shop.test")
+
+    assert asyncio.run(refusing()) == 530
 
 
 def test_a_rehearsal_from_end_to_end(played: Rehearsal) -> None:
