@@ -61,7 +61,10 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = c.sandbox.shim.Start(ctx, c.Spec)
+	r.mu.Lock()
+	spec := c.Spec // its limit may be changed meanwhile
+	r.mu.Unlock()
+	err = c.sandbox.shim.Start(ctx, spec)
 	if told, ok := shim.ReadStatus(c.sandbox.dir, id); ok {
 		r.update(c.sandbox, []shim.Status{told})
 	}

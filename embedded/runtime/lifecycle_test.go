@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -475,6 +476,36 @@ func TestEventsOfAContainerThatEndsBeforeItsStartIsHeardOf(t *testing.T) {
 	}
 	f.update(s, []shim.Status{{ID: id, StartedAt: 1, FinishedAt: 2, ExitCode: 4}})
 	f.hears(events, id, cri.ContainerEventType_CONTAINER_STARTED_EVENT, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
+}
+
+// TestTheMemoryLimitMayChangeWhileItIsRead is one for the race detector, too: as the kubelet does, it resizes, starts and measures
+// at the same time.
+func TestTheMemoryLimitMayChangeWhileItIsRead(t *testing.T) {
+	f := open(t, false)
+	pod, podConfig := f.pod("resized")
+	id := f.startIn(pod, podConfig, named("first", sh("sleep 600")))
+	var resizing sync.WaitGroup
+	resizing.Go(func() {
+		for i := range int64(50) {
+			limits := &cri.LinuxContainerResources{MemoryLimitInBytes: (100 + i) << 20}
+			if err := f.UpdateContainerResources(testContext, id, &cri.ContainerResources{Linux: limits}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 20 {
+		s, err := f.ContainerStats(testContext, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if free := s.Memory.AvailableBytes; free != nil && s.Memory.UsageBytes.Value+free.Value < 100<<20 {
+			t.Errorf("its limit is %d", s.Memory.UsageBytes.Value+free.Value)
+		}
+	}
+	resizing.Wait()
+	if s := f.status(id); s.Resources.Linux.MemoryLimitInBytes != 149<<20 {
+		t.Error(s.Resources)
+	}
 }
 
 func TestUserIsWhoThePodNames(t *testing.T) {

@@ -64,9 +64,12 @@ func memory(at int64, bytes, limit uint64) *cri.MemoryUsage {
 func (r *Runtime) containerStats(c *container, s shim.Stats) *cri.ContainerStats {
 	at := now()
 	bytes, inodes := r.usage.files(c.id, c.dir)
+	r.mu.Lock()
+	limit := c.Spec.MemoryLimit
+	r.mu.Unlock()
 	return &cri.ContainerStats{
 		Attributes: &cri.ContainerAttributes{Id: c.id, Metadata: c.config.Metadata, Labels: c.config.Labels, Annotations: c.config.Annotations},
-		Cpu:        cpu(at, s.CPUNanos), Memory: memory(at, s.Memory, c.Spec.MemoryLimit),
+		Cpu:        cpu(at, s.CPUNanos), Memory: memory(at, s.Memory, limit),
 		WritableLayer: &cri.FilesystemUsage{
 			Timestamp: at, FsId: &cri.FilesystemIdentifier{Mountpoint: r.NodeDir}, UsedBytes: value(bytes), InodesUsed: value(inodes),
 		},

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -245,5 +246,29 @@ func TestStreamingNeedsTheSecret(t *testing.T) {
 		if answer.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", path, answer.Status)
 		}
+	}
+}
+
+// TestOutputIsReadWhileMoreComes has what a command has left in the background go on writing.
+func TestOutputIsReadWhileMoreComes(t *testing.T) {
+	var kept limitedBuffer
+	var writers sync.WaitGroup
+	for range 8 {
+		writers.Go(func() {
+			for range 400_000 {
+				_, _ = kept.Write([]byte("x"))
+			}
+		})
+	}
+	for range 100 {
+		first := kept.Bytes()
+		copied := bytes.Clone(first)
+		if _, _ = kept.Write([]byte("x")); !bytes.Equal(first, copied) {
+			t.Error("what was read has changed")
+		}
+	}
+	writers.Wait()
+	if n := len(kept.Bytes()); n != 3_200_100 {
+		t.Errorf("%d of 3,200,100 bytes are kept", n)
 	}
 }
