@@ -170,6 +170,42 @@ func TestContainersThatShareTheirProcesses(t *testing.T) {
 	f.ended(debug)
 }
 
+// TestADebuggingContainerKeepsItsUser has it join the processes of containers that have a user themselves, and not.
+func TestADebuggingContainerKeepsItsUser(t *testing.T) {
+	f := open(t, false)
+	f.needPids()
+	if err := shim.UsersSupported(shimPath); err != nil {
+		t.Skip(err)
+	}
+	as := func(user int64, config *cri.ContainerConfig) *cri.ContainerConfig {
+		config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: user}
+		return config
+	}
+	pod, podConfig := f.pod("debugged")
+	for i, targets := range []*cri.ContainerConfig{inPids(sh("sleep 600"), cri.NamespaceMode_CONTAINER, ""), as(4321, inPids(sh("sleep 600"), cri.NamespaceMode_CONTAINER, ""))} {
+		target := f.startIn(pod, podConfig, named(fmt.Sprint("target", i), targets))
+		config := as(1234, inPids(sh("id -u; exec sleep 600"), cri.NamespaceMode_TARGET, target))
+		debug := f.startIn(pod, podConfig, named(fmt.Sprint("debug", i), config))
+		f.until("it has told who it is", func() bool { return f.log(debug) != "" })
+		if log := f.log(debug); log != "stdout F 1234\n" {
+			t.Errorf("its user is %q", log)
+		}
+		if user := f.script(debug, "id -u"); user != "1234" {
+			t.Errorf("a command's user is %s", user)
+		}
+		if seen := strings.Fields(f.script(debug, numbers)); len(seen) < 3 || seen[0] != "1" {
+			t.Errorf("it sees %v", seen)
+		}
+		if comm := f.script(debug, "cat /proc/1/comm"); comm != "sh" && comm != "sleep" {
+			t.Errorf("the first process is %s", comm)
+		}
+		if err := f.StopContainer(testContext, target, 0); err != nil {
+			t.Error(err)
+		}
+		f.ended(debug)
+	}
+}
+
 func TestAContainerOfTheNodesProcessesSeesThem(t *testing.T) {
 	f := open(t, false)
 	m := mark()
@@ -236,7 +272,7 @@ func TestLimitOfProcesses(t *testing.T) {
 	modes(t, func(t *testing.T, f *fixture) {
 		f.PodProcesses = 40
 		id := f.start(sh("i=0; while [ $i -lt 120 ]; do sleep 600 & i=$((i+1)); done; echo all; wait"))
-		if f.pidNamespaces() && os.Getuid() != 0 {
+		if f.isolation().pids && os.Getuid() != 0 {
 			f.until("a fork is refused", func() bool { return strings.Contains(strings.ToLower(f.log(id)), "fork") })
 			if s := f.status(id); strings.Contains(f.log(id), "all\n") {
 				t.Errorf("%v %s", s, f.log(id))

@@ -58,8 +58,7 @@ type Runtime struct {
 
 	usage usageCache
 
-	probePids sync.Once
-	pids      bool
+	isolation func() isolation // tried when the first pod starts
 }
 
 var _ internalapi.RuntimeService = (*Runtime)(nil)
@@ -87,6 +86,7 @@ func New(config Config) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{Config: config, images: &Images{root: config.ImagesDir}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}}
+	r.isolation = sync.OnceValue(r.isolate)
 	r.open, r.closing = context.WithCancel(context.Background())
 	r.addresses = newAddresses(config.PodPrefix, config.NodeAddress, filepath.Join(config.NodeDir, "last-address"))
 	if err := r.adopt(); err != nil {
@@ -100,18 +100,27 @@ func New(config Config) (*Runtime, error) {
 	return r, nil
 }
 
-// pidNamespaces tells whether containers with mounts of their own can have process namespaces, too. It is tried once.
-func (r *Runtime) pidNamespaces() bool {
-	r.probePids.Do(func() {
-		if r.Links {
-			return
+// isolation is how the node's pods are kept apart. It is decided once: a pod that then cannot be started so does not start.
+type isolation struct{ mounts, pids, users bool }
+
+// isolate tries what the kernel and the sandbox around us allow.
+func (r *Runtime) isolate() (out isolation) {
+	if r.Links {
+		return out
+	}
+	try := func(without string, supported func(string) error) bool {
+		err := supported(r.ShimPath)
+		if err != nil {
+			r.Log.Info(without, "reason", err)
 		}
-		err := shim.PidsSupported(r.ShimPath)
-		if r.pids = err == nil; err != nil {
-			r.Log.Info("containers see the machine's processes", "reason", err)
-		}
-	})
-	return r.pids
+		return err == nil
+	}
+	if out.mounts = try("pods have no mounts of their own", shim.MountsSupported); !out.mounts {
+		return out
+	}
+	out.pids = try("containers see the machine's processes", shim.PidsSupported)
+	out.users = try("containers are shown as the node's user", shim.UsersSupported)
+	return out
 }
 
 // Images is the runtime's image service.

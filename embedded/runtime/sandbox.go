@@ -63,7 +63,11 @@ func (r *Runtime) startShim(s *sandbox) error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	pod := shim.Pod{ID: s.id, Hostname: s.Hostname, Policy: s.policy(), Links: r.Links, Pids: r.pidNamespaces(), Processes: r.PodProcesses}
+	has := r.isolation()
+	pod := shim.Pod{
+		ID: s.id, Hostname: s.Hostname, Policy: s.policy(), Links: !has.mounts, Pids: has.pids, Users: has.users,
+		Processes: r.PodProcesses,
+	}
 	if r.Supervisor != "" {
 		pod.Policy.Services = filepath.Join(r.Supervisor, services.FileName)
 	}

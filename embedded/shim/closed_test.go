@@ -70,7 +70,7 @@ func startPod(t *testing.T, program string, links bool) (Client, int) {
 	t.Helper()
 	dir := t.TempDir()
 	policy := sockets.Policy{Kind: sockets.Pod, Address: netip.MustParseAddr("127.19.249.1")}
-	if err := writeJSON(filepath.Join(dir, "pod.json"), Pod{ID: "pod", Policy: policy, Links: links}); err != nil {
+	if err := writeJSON(filepath.Join(dir, "pod.json"), Pod{ID: "pod", Policy: policy, Links: links || MountsSupported(program) != nil}); err != nil {
 		t.Fatal(err)
 	}
 	start := exec.Command(program, "pod", "--dir", dir)

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"labkit.dev/embedded/rootfs"
 	"labkit.dev/embedded/sockets"
 )
@@ -21,6 +22,7 @@ type container struct {
 	streams   *streams
 	namespace *os.File      // its mount namespace, for exec and to know its processes; nil without one
 	pids      *os.File      // its process namespace, for exec; nil without one
+	list      string        // where the list of another container's processes is mounted for it; "" if it is not
 	first     bool          // its main process is the first one of that namespace, whose end ends all the others
 	user      *User         // who its processes are in its user namespace; nil without one
 	done      chan struct{} // closed when it has ended and nothing of it is left
@@ -65,6 +67,7 @@ func (s *server) failed(c *container, err error) {
 	now := time.Now().UnixNano()
 	c.mu.Lock()
 	c.status = Status{ID: c.spec.ID, StartedAt: now, FinishedAt: now, ExitCode: 128, Reason: StartError, Message: err.Error()}
+	c.letGo()
 	c.mu.Unlock()
 	close(c.done)
 	s.save(c)
@@ -191,15 +194,24 @@ func (s *server) finish(c *container, e ended) {
 	default:
 		c.status.Reason = Failed
 	}
+	c.letGo()
+	c.mu.Unlock()
+	s.save(c)
+	close(c.done)
+}
+
+// letGo gives up the namespaces of a container that has ended; its lock is held.
+func (c *container) letGo() {
 	for _, held := range []*os.File{c.namespace, c.pids} {
 		if held != nil {
 			held.Close()
 		}
 	}
 	c.namespace, c.pids = nil, nil
-	c.mu.Unlock()
-	s.save(c)
-	close(c.done)
+	if c.list != "" {
+		_ = unix.Unmount(c.list, unix.MNT_DETACH)
+		_ = os.Remove(c.list)
+	}
 }
 
 // save writes a container's status and tells those who watch.

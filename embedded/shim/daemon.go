@@ -21,12 +21,8 @@ import (
 // hand on its pod's sockets and processes.
 var namespaceCapabilities = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SETPCAP, unix.CAP_SYS_PTRACE, unix.CAP_KILL}
 
-// isolations are the ways to give the pod mounts and a host name of its own, the best first; the last one is to do without.
-func isolations(links bool) []*syscall.SysProcAttr {
-	none := &syscall.SysProcAttr{Setsid: true}
-	if links {
-		return []*syscall.SysProcAttr{none}
-	}
+// isolations are the ways to give a pod mounts and a host name of its own, the best first.
+func isolations() []*syscall.SysProcAttr {
 	uid, gid := os.Getuid(), os.Getgid()
 	var out []*syscall.SysProcAttr
 	if uid == 0 {
@@ -38,20 +34,23 @@ func isolations(links bool) []*syscall.SysProcAttr {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}},
 		AmbientCaps: namespaceCapabilities,
 	}
-	return append(out, user, none)
+	return append(out, user)
 }
 
-// daemonize starts the daemon in the best isolation that works and returns when it listens. The daemon is not our child for
-// long: the caller need not wait for it.
+// daemonize starts the daemon and returns when it listens. The daemon is not our child for long: the caller need not wait for it.
+// A pod that is to have mounts of its own does not start without: whether there can be any was found out before.
 func daemonize(dir string, pod Pod) error {
+	if pod.Links {
+		return spawn(dir, &syscall.SysProcAttr{Setsid: true}, "plain")
+	}
+	return anyOf(isolations(), func(way *syscall.SysProcAttr) error { return spawn(dir, way, "mounts") })
+}
+
+// anyOf tries ways until one works; when none does, the error has the reasons of all.
+func anyOf(ways []*syscall.SysProcAttr, try func(*syscall.SysProcAttr) error) error {
 	var refused []string
-	ways := isolations(pod.Links)
-	for i, way := range ways {
-		mode := "mounts"
-		if i == len(ways)-1 {
-			mode = "plain"
-		}
-		err := spawn(dir, way, mode, strings.Join(refused, "; "))
+	for _, way := range ways {
+		err := try(way)
 		if err == nil {
 			return nil
 		}
@@ -70,7 +69,7 @@ func marks() (out []string) {
 	return out
 }
 
-func spawn(dir string, way *syscall.SysProcAttr, mode, reason string) error {
+func spawn(dir string, way *syscall.SysProcAttr, mode string) error {
 	log, err := os.OpenFile(filepath.Join(dir, "shim.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -81,7 +80,7 @@ func spawn(dir string, way *syscall.SysProcAttr, mode, reason string) error {
 		return err
 	}
 	defer reader.Close()
-	cmd := exec.Command("/proc/self/exe", "pod", "--dir", dir, "--serve", mode, reason)
+	cmd := exec.Command("/proc/self/exe", "pod", "--dir", dir, "--serve", mode)
 	cmd.Args[0] = "shim"
 	cmd.Env = append(marks(), "GOMAXPROCS=2", "GOGC=50", SandboxVariable+"="+filepath.Base(dir))
 	cmd.Dir = "/"
@@ -129,7 +128,7 @@ func serve(dir string, pod Pod, args []string) error {
 }
 
 func prepare(dir string, pod Pod, args []string) (*net.UnixListener, *server, error) {
-	state := State{Pid: os.Getpid(), Started: self().Started, Boot: bootID(), Mounts: args[0] == "mounts", Reason: strings.Join(args[1:], " ")}
+	state := State{Pid: os.Getpid(), Started: self().Started, Boot: bootID(), Mounts: args[0] == "mounts"}
 	if state.Mounts {
 		if err := tryMounts(dir); err != nil {
 			return nil, nil, err

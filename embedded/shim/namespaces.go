@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -45,11 +46,21 @@ func (s *server) choosePids(c *container, p *program) error {
 		return fmt.Errorf("container %s, whose processes are to be seen, is not there", c.spec.Pids)
 	}
 	other.mu.Lock()
-	defer other.mu.Unlock()
 	pids, err := duplicate(other.pids)
-	c.spec.User = nil // a user namespace cannot mount the process list of another one
+	other.mu.Unlock()
 	c.pids, p.join = pids, pids
-	return err
+	if err != nil || c.spec.User == nil {
+		return err
+	}
+	list := filepath.Join(s.dir, "proc-"+c.spec.ID) // a user namespace cannot mount the process list of another one
+	if err := os.MkdirAll(list, 0o700); err != nil {
+		return err
+	}
+	c.list, plan.Proc = list, list
+	if _, err := s.startPause(pids, list); err != nil {
+		return fmt.Errorf("the processes of container %s: %w", other.spec.ID, err)
+	}
+	return nil
 }
 
 // pause is the first process of a pod whose containers share their process namespace.
@@ -67,7 +78,7 @@ func (s *server) firstProcess() (pause, error) {
 		if err := os.MkdirAll(proc, 0o700); err != nil {
 			return pause{}, err
 		}
-		main, err := s.startPause(proc)
+		main, err := s.startPause(nil, proc)
 		if err != nil {
 			return pause{}, fmt.Errorf("the pod's first process: %w", err)
 		}
@@ -77,19 +88,25 @@ func (s *server) firstProcess() (pause, error) {
 	return pause{pids, s.pause.proc}, err
 }
 
-func (s *server) startPause(proc string) (main identity, err error) {
+// startPause starts a process that mounts the list of the processes around it. In a process namespace that is there already it
+// ends then; without one it is the first process of a new one.
+func (s *server) startPause(join *os.File, proc string) (main identity, err error) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return main, err
 	}
 	defer reader.Close()
-	cmd := exec.Command("/proc/self/exe", "pause", proc)
-	cmd.Args[0] = "pause"
+	command, attr := "pause", &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID}
+	if join != nil {
+		command, attr = "list", &syscall.SysProcAttr{Setsid: true} // without Pdeathsig, see choosePids
+	}
+	cmd := exec.Command("/proc/self/exe", command, proc)
+	cmd.Args[0] = command
 	cmd.Env = append(marks(), "GOMAXPROCS=1", "GOGC=off")
 	cmd.Dir = "/"
 	cmd.Stdout = writer
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID}
-	_, err = s.reaper.start(func() (int, error) {
+	cmd.SysProcAttr = attr
+	start := func() (int, error) {
 		err := cmd.Start()
 		writer.Close()
 		if err != nil {
@@ -97,8 +114,10 @@ func (s *server) startPause(proc string) (main identity, err error) {
 		}
 		main = s.processes.claim(cmd.Process.Pid, claim{"", true})
 		return cmd.Process.Pid, cmd.Process.Release()
-	}, func(ended) {})
-	if err != nil {
+	}
+	failed := inside(nil, join, func() { _, err = s.reaper.start(start, func(ended) {}) })
+	if err = errors.Join(failed, err); err != nil {
+		writer.Close()
 		return main, err
 	}
 	answer, _ := bufio.NewReader(reader).ReadString('\n')
@@ -115,11 +134,7 @@ func Pause(args []string) {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE)
 	_ = os.WriteFile("/proc/self/comm", []byte("pause"), 0)
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	if err := unix.Mount("proc", args[0], "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		fmt.Println("mount /proc:", err)
-		os.Exit(1)
-	}
-	fmt.Println("ready")
+	List(args)
 	os.Stdout.Close()
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
@@ -130,6 +145,15 @@ func Pause(args []string) {
 			}
 		}
 	}
+}
+
+// List mounts the list of the processes of the namespace that it is in.
+func List(args []string) {
+	if err := unix.Mount("proc", args[0], "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		fmt.Println("mount /proc:", err)
+		os.Exit(1)
+	}
+	fmt.Println("ready")
 }
 
 // TryPids is the main function of the probe for process namespaces: it mounts the list of its own.
@@ -153,6 +177,39 @@ func PidsSupported(program string) error {
 		return fmt.Errorf("process namespaces: %w %s", err, strings.TrimSpace(string(told)))
 	}
 	return nil
+}
+
+// MountsSupported says why pods cannot have mounts of their own, as the shim program finds it; nil when they can.
+func MountsSupported(program string) error { return trySupport(program, "try-mounts") }
+
+// UsersSupported says why containers that have mounts cannot be shown as another user; nil when they can.
+func UsersSupported(program string) error { return trySupport(program, "try-user") }
+
+func trySupport(program, probe string) error {
+	dir, err := os.MkdirTemp("", "labkit-probe-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return anyOf(isolations(), func(way *syscall.SysProcAttr) error {
+		cmd := exec.Command(program, probe, dir)
+		cmd.SysProcAttr = way
+		if told, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w %s", probe, err, strings.TrimSpace(string(told)))
+		}
+		return nil
+	})
+}
+
+// TryIsolation is the main function of these probes: it does what a pod's shim and the start of a container will.
+func TryIsolation(probe, dir string) error {
+	if err := tryMounts(dir); err != nil || probe == "try-mounts" {
+		return err
+	}
+	cmd := exec.Command("/proc/self/exe", "try-nothing")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, AmbientCaps: namespaceCapabilities}
+	(User{UID: 1, GID: 1}).show(cmd.SysProcAttr)
+	return cmd.Run()
 }
 
 // namespaceOf opens a namespace of a process: "mnt" or "pid"; nil when the process has ended.

@@ -28,6 +28,7 @@ type Pod struct {
 	Policy   sockets.Policy `json:"policy"`
 	Links    bool           `json:"links,omitempty"` // do not use mount namespaces even where they are allowed
 	Pids     bool           `json:"pids,omitempty"`  // process namespaces work here, for containers that have mounts
+	Users    bool           `json:"users,omitempty"` // so do user namespaces that show a process another user
 	// Processes bounds the processes and threads of the pod; 0 is no bound.
 	Processes uint64 `json:"processes,omitempty"`
 }
@@ -39,7 +40,6 @@ type State struct {
 	Boot    string `json:"boot"`             // boot id of the kernel
 	Mounts  bool   `json:"mounts"`           // containers have mount namespaces of their own
 	Limits  bool   `json:"limits,omitempty"` // a process's limit of processes is one for the pod, see limitsWork
-	Reason  string `json:"reason,omitempty"` // why not
 }
 
 // Container is a container to start.

@@ -36,30 +36,28 @@ func (s *server) mapUser(u *User) func(pid int) error {
 	}
 }
 
-// beginAs is begin for the main process of a container that may have a user. Where the kernel refuses another user namespace,
-// it has none.
+// beginAs is begin for the main process of a container that may have a user. When that cannot be shown, the program does not run:
+// whether it can in general was found out before.
 func (s *server) beginAs(p *program, done func(ended)) (main identity, err error) {
 	c, attr := p.container, p.cmd.SysProcAttr
-	if c.spec.User != nil && attr.Cloneflags != 0 {
-		plain := *attr
-		c.spec.User.show(attr)
+	user := c.spec.User
+	switch {
+	case user == nil || attr.Cloneflags == 0:
+		user = nil
+	case !s.pod.Users:
+		log.Printf("container %s is not shown as user %d: that does not work on this machine", c.spec.ID, user.UID)
+		user = nil
+	default:
+		user.show(attr)
 		attr.AmbientCaps = namespaceCapabilities
 		if p.join != nil { // see mapUser
-			attr.UidMappings, attr.GidMappings, p.user, p.mapLate = nil, nil, c.spec.User, true
-		}
-		if main, err = s.beginInside(p, done); err == nil {
-			c.user = c.spec.User
-			return main, nil
-		}
-		log.Printf("container %s cannot be shown as user %d: %v", c.spec.ID, c.spec.User.UID, err)
-		p.cmd.SysProcAttr, p.mapLate = &plain, false
-		if p.keeper != nil {
-			if p.keeper, err = newKept(c, true); err != nil {
-				return main, err
-			}
+			attr.UidMappings, attr.GidMappings, p.user, p.mapLate = nil, nil, user, true
 		}
 	}
-	return s.beginInside(p, done)
+	if main, err = s.beginInside(p, done); err == nil {
+		c.user = user
+	}
+	return main, err
 }
 
 // beginInside is begin in the namespaces that the program is to start in.

@@ -30,8 +30,14 @@ func main() {
 	switch os.Args[1] {
 	case "pause":
 		shim.Pause(args)
+	case "list":
+		shim.List(args)
 	case "try-pids":
 		shim.TryPids()
+	case "try-mounts", "try-user":
+		if err := shim.TryIsolation(os.Args[1], strings.Join(args, " ")); err != nil {
+			fail(1, err)
+		}
 	case "pod":
 		if err := shim.Main(args); err != nil {
 			fail(1, err)
