@@ -54,12 +54,33 @@ def start(
     os.execv(sys.executable, argv)
 
 
-def progress(as_json: Json = False) -> None:
-    """Show how far you are: checks, hints and solutions of each lab."""
+def progress(
+    as_json: Json = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Write a figure of your guesses there: a .png or .svg file.")
+    ] = None,
+) -> None:
+    """Show how far you are: checks, hints and solutions of each lab, or how your guesses get better."""
+    if figure:
+        _draw_guesses(figure)
+        return
     from labkit.labs.overview import overview, table
 
     labs = overview()
     typer.echo(json.dumps([lab.as_dict() for lab in labs], indent=2) if as_json else table(labs))
+
+
+def _draw_guesses(target: Path) -> None:
+    if target.suffix not in (".png", ".svg"):
+        raise ConfigError(
+            f"{target} is neither .png nor .svg.", "Name it so: labkit progress --figure guesses.png"
+        )
+    from labkit.course.guesses import guesses_so_far
+
+    drawn = guesses_so_far()
+    words = ". ".join(text.get_text() for text in drawn.texts)
+    drawn.savefig(target, metadata={"Title": words})
+    typer.echo(f"{target}: {words}.")
 
 
 def check(

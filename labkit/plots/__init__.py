@@ -10,6 +10,7 @@ from labkit.plots.addresses import address_pool_figure, fail_over_figure
 from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.deliveries import delivery_figure, pipeline_figure
 from labkit.plots.gameday import budget_figure, efficiency_figure, shift_figure
+from labkit.plots.guesses import guesses_figure
 from labkit.plots.memory import memory_figure
 from labkit.plots.nodes import join_figure, node_timeline
 from labkit.plots.outages import outage_figure
@@ -26,6 +27,7 @@ __all__ = [
     "delivery_figure",
     "efficiency_figure",
     "fail_over_figure",
+    "guesses_figure",
     "holds",
     "hpa_figure",
     "join_figure",
