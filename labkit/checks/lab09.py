@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,14 @@ from labkit.checks.core import Finding, expect
 from labkit.checks.objects import seen
 from labkit.checks.registry import define
 from labkit.cluster import Cluster
-from labkit.gameday import Game
+from labkit.errors import ConfigError
+from labkit.gameday import Game, Report
+from labkit.gameday.alerting import EARLY_S, LINGER_S, Alert, judge_alert, read_alert, unheard
 from labkit.gameday.build import SERVICES
 from labkit.gameday.gitops import APPLICATION
+from labkit.gameday.practice import practice_shift
+from labkit.gameday.reflect import Reflection
+from labkit.gameday.review import lacks
 from labkit.kube import dig
 from labkit.kube.conditions import rollout_lacks
 from labkit.kube.connection import NotFound
@@ -49,7 +54,7 @@ def system_stands(cluster: Cluster) -> Iterator[Finding]:
 def shift_over(game: Game) -> Iterator[Finding]:
     """Every incident of the script struck, was noticed, and is over."""
     over = game.engine.over
-    yield expect(over, "the shift is over", "it goes on; game.wait() waits for its end")
+    yield expect(over, "the shift is over", f"{game.left()}; look at your desk")
     if not over:
         return
     for row in game.outcomes.to_dict("records"):
@@ -65,6 +70,81 @@ def shift_over(game: Game) -> Iterator[Finding]:
             text,
             f"it is {row['state']}; at the end of the shift: {saw}. The logbook: {log}",
         )
+
+
+@define("09-causes", "You know what each incident was", deadline_s=0)
+def causes(game: Game, answer: object) -> Iterator[Finding]:
+    """The learner names the kind of each incident, in the order in which they struck."""
+    seen_by = {int(row["number"]): str(row["detected_by"]) for row in game.outcomes.to_dict("records")}
+    yield from diagnosed([one.kind for one in game.script.incidents], answer, seen_by)
+
+
+def diagnosed(kinds: list[str], answer: object, seen_by: Mapping[int, str]) -> Iterator[Finding]:
+    """Whether a diagnosis is right.
+
+    Args:
+        seen_by: number of the incident → its first symptom; "" where nobody noticed it.
+    """
+    given = [str(each).strip().lower() for each in answer] if isinstance(answer, list | tuple) else []
+    text = f"you name {len(kinds)} incidents"
+    told = f"you named {len(given)}" if given else f"you said {answer!r}, which is no list of kinds"
+    yield expect(len(given) == len(kinds), text, told, "count")
+    for number, (kind, said) in enumerate(zip(kinds, given, strict=False), 1):
+        symptom = seen_by.get(number) or "nobody noticed it"
+        told = f"you said {said}; its first symptom was: {symptom}"
+        yield expect(said == kind, f"incident {number} was what you say", told, kind)
+
+
+@define("09-alert", "Your alert rings early, never in vain, and stops in time", deadline_s=0)
+def alert(file: str | Path, report: Report) -> Iterator[Finding]:
+    """The learner's burn-rate alert, on the practice shift and on the learner's own."""
+    try:
+        rules = read_alert(file)
+    except ConfigError as error:
+        yield expect(False, f"{file} is an alert", f"{error.message} {error.hint}".strip(), "unreadable")
+        return
+    yield from on_practice(rules)
+    missed = unheard(rules, report.judged, report.outcomes)
+    names = ", ".join(f"{number}, {report.titles[number]}" for number in missed)
+    text = "it rings for each severe incident of your own shift"
+    yield expect(not missed, text, f"it was silent all through incident {names}", "own")
+
+
+def on_practice(rules: Alert) -> Iterator[Finding]:
+    """How an alert does on the practice shift, where every mistake shows."""
+    told = judge_alert(rules, *practice_shift())
+    rows = told.incidents
+    silent = rows.loc[rows["told_s"].isna()]
+    lasted = silent["last_bad_s"] - silent["first_bad_s"]
+    worst = ", ".join(f"{number} ({s:.0f} s)" for number, s in zip(silent["number"], lasted, strict=True))
+    yield expect(silent.empty, "it rings for each incident", f"it is silent all through {worst}", "missed")
+    late = rows.loc[rows["after_s"] > EARLY_S, "after_s"]
+    text = f"within {EARLY_S:.0f} s of the first bad answer"
+    yield expect(late.empty, text, f"it rings after up to {late.max():.0f} s", "late")
+    vain = ", ".join(f"{begin:.0f} s" for begin, _ in told.in_vain[:5])
+    vain = f"it rings in vain {len(told.in_vain)} times: at {vain}"
+    yield expect(not told.in_vain, "never while nothing is wrong", vain, "in-vain")
+    on = rows.loc[rows["rings_on_s"] > LINGER_S, "rings_on_s"]
+    text = f"it stops within {LINGER_S:.0f} s when customers are well again"
+    yield expect(on.empty, text, f"it rings on for up to {on.max():.0f} s", "lingers")
+
+
+@define("09-review", "The review is in your own words", deadline_s=0)
+def review(game: Game, reflection: Reflection) -> Iterator[Finding]:
+    """Each question has an answer of the learner's own, and one of them rests on what happened."""
+    answers = reflection.answers
+    found = dict(lacks(answers, [one.kind for one in game.script.incidents]))
+    for key, text in REVIEW.items():
+        yield expect(key not in found, text, found.get(key, ""), key)
+
+
+REVIEW = {
+    "empty": "each question has an answer",
+    "example": "none of them is the example's",
+    "same": "no two are the same",
+    "short": "each is a sentence at least",
+    "evidence": "one of them rests on what happened in this shift",
+}
 
 
 @define("09-report-kept", "The report of your own shift is kept, with your answers", deadline_s=0)

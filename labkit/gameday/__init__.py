@@ -13,7 +13,18 @@ from labkit.gameday.build import build
 from labkit.gameday.game import Game, script_for
 from labkit.gameday.reflect import reflect
 from labkit.gameday.report import Report
+from labkit.gameday.review import read_review
 from labkit.gameday.script import Script, make_script
 from labkit.gameday.slo import Objective
 
-__all__ = ["Game", "Objective", "Report", "Script", "build", "make_script", "reflect", "script_for"]
+__all__ = [
+    "Game",
+    "Objective",
+    "Report",
+    "Script",
+    "build",
+    "make_script",
+    "read_review",
+    "reflect",
+    "script_for",
+]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pandas as pd
 
@@ -30,6 +30,16 @@ _TICK_S = 0.5
 _END_S = 30.0
 TIMEOUT_S = 4.0
 _HEADERS = {"x-pod": "pod", "x-degraded": "degraded", "x-served-by": "served_by"}
+
+
+class Board(Protocol):
+    """What shows a shift: a dashboard."""
+
+    def tell(self) -> None:
+        """Print the present state, unless it is shown anyway."""
+
+    def stop(self) -> None:
+        """Show the last state and end."""
 
 
 class Game:
@@ -64,6 +74,7 @@ class Game:
         self._executor = ThreadPoolExecutor(max_workers=8, thread_name_prefix="labkit-gameday")
         self._result: load.LoadResult | None = None
         self._hints: dict[int, int] = {}
+        self._told = 0
 
     def start(self) -> Self:
         """Open the shop: customers come, and the script begins.
@@ -107,14 +118,11 @@ class Game:
             tell: called every `every_s` seconds, such as a dashboard's `tell`.
         """
         self._started()
-        shown, told = 0, time.monotonic()
+        told = time.monotonic()
         end = time.monotonic() + self.script.limit_s + _END_S
         while time.monotonic() < end:
             running = not self._stop.is_set()
-            for entry in self.engine.journal.entries(shown):
-                shown += 1
-                if not entry.secret:
-                    print(entry, flush=True)
+            self._tell_new()
             if not running:
                 break
             if time.monotonic() - told >= every_s:
@@ -122,6 +130,44 @@ class Game:
                 tell()
             self._stop.wait(_TICK_S)
         self.stop()
+
+    def follow(self, board: Board, *, every_s: float = 20.0) -> None:
+        """Print what was noticed since the last look, and leave the desk free; call it again at any time.
+
+        Where nobody looks (a headless run) it waits for the end of the shift.
+
+        Args:
+            board: told every `every_s` seconds where nobody looks, and stopped when the shift is over.
+        """
+        if os.environ.get("LABKIT_HEADLESS"):
+            self.wait(board.tell, every_s=every_s)
+        else:
+            self._started()
+            self._tell_new()
+        if not self._stop.is_set():
+            print(f"{self.left()}. Go on at your desk, and run this cell again for what is new.")
+            return
+        self.stop()
+        self._tell_new()
+        board.stop()
+        print("The shift is over.")
+
+    def left(self) -> str:
+        """How long the shift goes on, in words."""
+        self._started()
+        if self._stop.is_set():
+            return "The shift is over"
+        left_s = self.script.duration_s - self.traffic.t_seconds
+        if left_s <= 0:
+            return "The shift goes on until the last incident is over"
+        return f"The shift goes on for {left_s // 60:.0f} min {left_s % 60:.0f} s"
+
+    def _tell_new(self) -> None:
+        """Print the entries of the logbook that have not been printed yet."""
+        for entry in self.engine.journal.entries(self._told):
+            self._told += 1
+            if not entry.secret:
+                print(entry, flush=True)
 
     def stop(self) -> None:
         """End the shift now, customers included; safe to call twice."""
@@ -164,6 +210,8 @@ class Game:
         marks = {"detected": "▲", "recovered": "✔"}  # one that nobody has noticed yet is not told
         known = [f"{row.number} {marks[str(row.state)]}" for row in table.itertuples() if row.state in marks]
         rows.append(("incidents", ", ".join(known) or "none noticed"))
+        open_entries = [entry for entry in self.engine.journal.entries() if not entry.secret]
+        rows += [("logbook", str(open_entries[-1]).strip())] if open_entries else []
         rows += self.world.rows()
         return rows
 
@@ -174,6 +222,8 @@ class Game:
             ConfigError: the shift is not over.
         """
         self._started()
+        if self._stop.is_set():
+            self.stop()
         if self._result is None:
             raise ConfigError(
                 "The shift is not over yet.", "game.wait() waits for it, game.stop() ends it now."

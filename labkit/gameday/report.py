@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from labkit.errors import LabError
+from labkit.gameday.alerting import Alert, burn_rate, judge_alert
 from labkit.gameday.efficiency import Efficiency
 from labkit.gameday.journal import Entry
 from labkit.gameday.slo import Availability, Objective, availability, per_second, spent
-from labkit.plots import budget_figure, efficiency_figure, shift_figure
+from labkit.plots import alert_figure, budget_figure, efficiency_figure, shift_figure
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _HEIGHT_PX = 900
@@ -116,6 +118,18 @@ class Report:
         return efficiency_figure(
             work.frame, percent=work.percent, too_many_s=work.too_many_s, too_few_s=work.too_few_s
         )
+
+    def alert_figure(self, alert: Alert) -> Figure:
+        """What an alert would have done on this shift; of its rules the first one is drawn."""
+        rule, percent = alert.rules[0], alert.objective_percent
+        at = np.arange(1.0, float(self.judged["done_s"].max()) + 1 if len(self.judged) else 2.0)
+        windows = {"long": rule.long_s, "short": rule.short_s}
+        rates = pd.DataFrame(
+            {name: burn_rate(self.judged, at, length, percent) for name, length in windows.items()}
+        )
+        rates.insert(0, "t_seconds", at)
+        alarms = judge_alert(alert, self.judged, self.outcomes).alarms
+        return alert_figure(rates, rule.burn_rate, alarms, self.outcomes, self.titles)
 
     def headline(self) -> str:
         """The shift in one line."""

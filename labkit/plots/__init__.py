@@ -7,6 +7,7 @@ plots.hpa_figure(recording, result, kube.get("HorizontalPodAutoscaler", "pricing
 from __future__ import annotations
 
 from labkit.plots.addresses import address_pool_figure, fail_over_figure
+from labkit.plots.alerts import alert_figure
 from labkit.plots.autoscaling import hpa_figure
 from labkit.plots.deliveries import delivery_figure, pipeline_figure
 from labkit.plots.gameday import budget_figure, efficiency_figure, shift_figure
@@ -23,6 +24,7 @@ from labkit.plots.why import Held, holds
 __all__ = [
     "Held",
     "address_pool_figure",
+    "alert_figure",
     "budget_figure",
     "delivery_figure",
     "efficiency_figure",

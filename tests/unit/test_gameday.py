@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import random
 import socket
+import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from labkit.gameday.efficiency import efficiency, needed_replicas
 from labkit.gameday.engine import AGAIN_S, TRIES, Engine, Operator
 from labkit.gameday.faults.bad_deploy import RELEASES
 from labkit.gameday.faults.base import Fault, Sign
-from labkit.gameday.game import TIMEOUT_S, customers
+from labkit.gameday.game import TIMEOUT_S, Game, customers
+from labkit.gameday.journal import Journal
 from labkit.gameday.outcome import SIGNS, STRIKES, outcomes, suffering
 from labkit.gameday.reflect import reflect
 from labkit.gameday.report import Report
@@ -592,3 +595,43 @@ def test_an_autoscaler_that_did_nothing_gets_no_credit() -> None:
     )
     assert scaled.times["repaired by"].tolist() == ["you"] * 5
     assert idle.times["repaired by"].tolist() == ["nobody: it ended"] * 5
+
+
+class Screen:
+    """Stands where a dashboard would be."""
+
+    def __init__(self) -> None:
+        self.told = self.stopped = 0
+
+    def tell(self) -> None:
+        self.told += 1
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+def test_following_a_shift_leaves_the_desk_free(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
+    game, screen = Game.__new__(Game), Screen()
+    game.script, journal = make_script(7, "ci"), Journal(lambda: 12.0)
+    parts: dict[str, Any] = {
+        "_thread": SimpleNamespace(join=lambda _s: None), "_stop": threading.Event(), "_told": 0,
+        "_result": "there is one", "engine": SimpleNamespace(journal=journal),
+        "traffic": SimpleNamespace(t_seconds=game.script.duration_s - 70),
+    }  # fmt: skip
+    for name, part in parts.items():
+        setattr(game, name, part)
+    journal.write("struck", "worker-1 lost power", 1, secret=True)
+    journal.write("detected", "requests fail", 1)
+    game.follow(screen)
+    said = capsys.readouterr().out
+    assert "requests fail" in said and "lost power" not in said and "1 min 10 s" in said
+    game.follow(screen)
+    assert "requests fail" not in capsys.readouterr().out and not screen.stopped
+    journal.write("recovered", "all is well", 1)
+    game._stop.set()
+    game.follow(screen)
+    said = capsys.readouterr().out
+    assert "all is well" in said and said.rstrip().endswith("The shift is over.") and screen.stopped == 1
