@@ -223,5 +223,10 @@ class Engine:
 
     def _past(self, row: Mapping[Any, Any], now: float) -> bool:
         """Whether nothing more is to be expected of an incident: it is over, failed, or left no trace."""
-        traceless = row["state"] == "open" and now > row["struck_s"] + self.script.pace.room_s[row["kind"]]
+        late = now > row["struck_s"] + self.script.pace.room_s[row["kind"]]
+        traceless = row["state"] == "open" and late and self._looked_good(int(row["number"]))
         return row["state"] == "recovered" or row["number"] in self._void or bool(traceless)
+
+    def _looked_good(self, number: int) -> bool:
+        """Whether an incident's objects were as they should be at the last look."""
+        return next((good for one, _, _, good, _ in reversed(self._signs) if one == number), True)

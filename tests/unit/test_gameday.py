@@ -492,6 +492,14 @@ def test_a_repair_that_does_not_help_is_tried_a_few_times_only() -> None:
     assert game.faults[1].repairs == TRIES
 
 
+def test_an_incident_that_shows_late_is_waited_for() -> None:
+    game = Played(Operator(2.0))
+    last = game.script.incidents[-1]
+    game.faults[last.number].shows_s = game.script.duration_s + 20 - last.begin_s
+    table = game.play().set_index("number")
+    assert table["state"].eq("recovered").all() and table["detected_s"][last.number] > game.script.duration_s
+
+
 def test_the_journal_keeps_secrets_until_the_end() -> None:
     game = Played(Operator(2.0))
     game.play()
