@@ -22,7 +22,7 @@ export UV_SYSTEM_CERTS ?= true
 # The shell reads paths by itself: a make variable would hand it a blank or an apostrophe as part of the command.
 UV_HOME := "$${XDG_CACHE_HOME:-$$HOME/.cache}/labkit/uv-$(UV_VERSION)"
 
-.PHONY: uv fetch-uv help setup labs test check lint start bench conformance down clean lock
+.PHONY: uv fetch-uv help setup labs test check lint start bench teach conformance down clean lock
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,9 @@ lint: setup
 
 bench: setup ## Timings and memory, measured side by side
 	@.venv/bin/python -m tests.bench
+
+teach: setup ## Write docs/teach from the notebooks and their exercises
+	@.venv/bin/python -m labkit.labs.teaching
 
 conformance: setup ## Kubernetes' own test suite, three to five hours (PROVIDER=, FOCUS="regular expression", PARALLEL=2, HPA=no, RUNS=2, RESUME=1)
 	@$(RUN) conformance --provider $(PROVIDER) --focus "$(FOCUS)" --parallel $(PARALLEL) $(if $(filter no,$(HPA)),--no-hpa) $(if $(RUNS),--runs $(RUNS)) $(if $(RESUME),--resume)
