@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from labkit.cluster import Cluster
-from labkit.kube import Object
+from labkit.errors import KubeError, LabError
+from labkit.kube import Object, dig
 
 NAMESPACE = "shop"
 SERVICES = ("catalog", "frontend", "orders", "pricing")
@@ -36,6 +38,34 @@ def move_in(
     cluster.kube.apply(base)
     for name in wait_for:
         cluster.kube.wait("Deployment", name, "rolled out", namespace=NAMESPACE, timeout_s=timeout_s)
+
+
+def pull_the_plug(cluster: Cluster, service: str) -> str:
+    """End the process of one pod of a service without any signal, then delete the pod; the pod's name.
+
+    A pod that is deleted, by force or not, gets SIGTERM and at least a second to finish. A crash gives it
+    neither; the deletion comes before the kubelet could start the container again.
+
+    Raises:
+        LabError: no pod of the service is Ready, or its program has no faults to switch on.
+    """
+    pods = cluster.kube.list("Pod", namespace=NAMESPACE, labels=f"app.kubernetes.io/name={service}")
+    ready = [pod for pod in pods if _is_ready(pod) and not dig(pod, "metadata.deletionTimestamp")]
+    if not ready:
+        raise LabError(f"No pod of {service} is Ready.", f"kubectl -n {NAMESPACE} get pods")
+    name, address = ready[0]["metadata"]["name"], dig(ready[0], "status.podIP")
+    url = f"http://{address}:8080/faults/crash"
+    program = f"import urllib.request as u; u.urlopen(u.Request({url!r}, method='POST'))"
+    with suppress(KubeError):  # the container may be gone before it can tell
+        said = cluster.kube.exec(name, ["python", "-c", program], namespace=NAMESPACE, check=False)
+        if "403" in said.stderr:
+            raise LabError(f"{service} does not crash on demand.", "Set FAULTS=on in its Deployment.")
+    cluster.kube.delete("Pod", name, namespace=NAMESPACE, grace_s=0)
+    return str(name)
+
+
+def _is_ready(pod: Object) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in dig(pod, "status.conditions", []))
 
 
 def _secret() -> Object:
