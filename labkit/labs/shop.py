@@ -49,8 +49,7 @@ def pull_the_plug(cluster: Cluster, service: str) -> str:
     Raises:
         LabError: no pod of the service is Ready, or its program has no faults to switch on.
     """
-    pods = cluster.kube.list("Pod", namespace=NAMESPACE, labels=f"app.kubernetes.io/name={service}")
-    ready = [pod for pod in pods if _is_ready(pod) and not dig(pod, "metadata.deletionTimestamp")]
+    ready = _ready_pods(cluster, service)
     if not ready:
         raise LabError(f"No pod of {service} is Ready.", f"kubectl -n {NAMESPACE} get pods")
     name, address = ready[0]["metadata"]["name"], dig(ready[0], "status.podIP")
@@ -62,6 +61,26 @@ def pull_the_plug(cluster: Cluster, service: str) -> str:
             raise LabError(f"{service} does not crash on demand.", "Set FAULTS=on in its Deployment.")
     cluster.kube.delete("Pod", name, namespace=NAMESPACE, grace_s=0)
     return str(name)
+
+
+def wait_until_complete(cluster: Cluster, service: str, timeout_s: float = 90.0) -> None:
+    """Wait until as many pods of a service are Ready as its Deployment wants.
+
+    The pods themselves are counted: for a moment, a Deployment's status still counts one that is gone.
+
+    Raises:
+        WaitTimeout: pods are missing after `timeout_s`; the hint says why.
+    """
+
+    def complete(deployment: Object | None) -> bool:
+        return bool(len(_ready_pods(cluster, service)) == dig(deployment, "spec.replicas", -1))
+
+    cluster.kube.wait("Deployment", service, complete, namespace=NAMESPACE, timeout_s=timeout_s)
+
+
+def _ready_pods(cluster: Cluster, service: str) -> list[Object]:
+    pods = cluster.kube.list("Pod", namespace=NAMESPACE, labels=f"app.kubernetes.io/name={service}")
+    return [pod for pod in pods if _is_ready(pod) and not dig(pod, "metadata.deletionTimestamp")]
 
 
 def _is_ready(pod: Object) -> bool:

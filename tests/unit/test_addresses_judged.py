@@ -8,8 +8,8 @@ import pytest
 
 from labkit.checks.addresses import (
     Holding,
-    announces,
     annotation,
+    announces,
     asked_address,
     holdings,
     most_wasteful,
