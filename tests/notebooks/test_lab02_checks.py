@@ -1,4 +1,4 @@
-"""The checks of lab 02 on a cluster made up for it: what they must accept, what not, and the hint they give."""
+"""The checks of labs 02 and 02b on a cluster made up for it: what they must accept, what not, and the hint they give."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.checks import lab02
+from labkit.checks import lab01, lab02, lab02b
 from labkit.errors import ClusterError
+from labkit.labs.orders import Order
 from labkit.record import Recording
 
 ILL = {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}
@@ -59,13 +60,15 @@ PINNED = 'join: cluster CA is invalid: none of the public keys "sha256:12" are p
 
 def test_a_refusal_is_read_from_the_log() -> None:
     tried = 'Waiting for the cluster-info ConfigMap to receive a JWS signature for token ID "abcdef"'
-    assert failed(lab02.token_refused(Made(log=[tried, JWS]), "worker-3", "abcdef")) == []
-    assert failed(lab02.hash_refused(Made(log=[tried, PINNED]), "worker-3", "abcdef")) == []
-    assert "no log" in failed(lab02.token_refused(Made(), "worker-3", "abcdef"))[0]
-    other = failed(lab02.token_refused(Made(log=[JWS]), "worker-3", "fedcba"))
+    assert failed(lab01.token_refused(Made(log=[tried, JWS]), "worker-3", "abcdef")) == []
+    order = Order("10.0.0.1:6443", "abcdef.0123456789abcdef", "sha256:00", "hash")
+    assert failed(lab01.order_refused(Made(log=[tried, PINNED]), "worker-3", order)) == []
+    assert "its last words" in failed(lab01.order_refused(Made(log=[tried, JWS]), "worker-3", order))[0]
+    assert "no log" in failed(lab01.token_refused(Made(), "worker-3", "abcdef"))[0]
+    other = failed(lab01.token_refused(Made(log=[JWS]), "worker-3", "fedcba"))
     assert "does not name it" in other[0], "an earlier refusal is none of this token"
     still = {"kind": "Secret", "metadata": {"name": "bootstrap-token-abcdef"}}
-    assert "still there" in failed(lab02.token_refused(Made(still, log=[JWS]), "worker-3", "abcdef"))[0]
+    assert "still there" in failed(lab01.token_refused(Made(still, log=[JWS]), "worker-3", "abcdef"))[0]
 
 
 def test_unknown_means_unknown() -> None:
@@ -92,11 +95,11 @@ def test_another_pod_is_not_the_same_pod() -> None:
 def test_replaced_counts_only_ready_pods_elsewhere() -> None:
     lost = node("worker-3", "Unknown")
     pods = [pod(f"web-{n}", "worker-1") for n in range(3)]
-    assert failed(lab02.replaced(Made(lost, *pods), "worker-3", 3)) == []
+    assert failed(lab02b.replaced(Made(lost, *pods), "worker-3", 3)) == []
     on_it = Made(lost, *pods[:2], pod("web-9", "worker-3"))
-    assert "3 pods are ready elsewhere" in failed(lab02.replaced(on_it, "worker-3", 3))[0]
+    assert "3 pods are ready elsewhere" in failed(lab02b.replaced(on_it, "worker-3", 3))[0]
     ending = Made(lost, *pods[:2], pod("web-9", "worker-1", deletionTimestamp="now"))
-    assert failed(lab02.replaced(ending, "worker-3", 3))
+    assert failed(lab02b.replaced(ending, "worker-3", 3))
 
 
 def test_a_dip_below_the_budget_is_seen() -> None:
@@ -107,5 +110,5 @@ def test_a_dip_below_the_budget_is_seen() -> None:
                  "what": "ready_replicas", "before": None, "after": count} for n, count in enumerate(counts)]  # fmt: skip
         return SimpleNamespace(recording=lambda: Recording(0.0, 1.0, transitions=pd.DataFrame(rows)))
 
-    assert failed(lab02.drained(empty, "worker-1", recorder(4, 3, 4), 3)) == []
-    assert "at one moment 2 were" in failed(lab02.drained(empty, "worker-1", recorder(4, 2, 4), 3))[0]
+    assert failed(lab02b.drained(empty, "worker-1", recorder(4, 3, 4), 3)) == []
+    assert "at one moment 2 were" in failed(lab02b.drained(empty, "worker-1", recorder(4, 2, 4), 3))[0]
