@@ -20,6 +20,7 @@ from pygments.formatters.html import HtmlFormatter
 
 from labkit.course.cells import exercise_of
 from labkit.course.exercises import Exercise, load, solution
+from labkit.course.numbers import parse
 from labkit.errors import LabError
 from labkit.labs.metadata import Lab, load_lab, read_notebook, tags
 from labkit.labs.pages import TEMPLATES, shown_media
@@ -37,13 +38,13 @@ def executed_lab(number: str, report: Path | None = None) -> Path:
     """The executed notebook of a lab.
 
     Args:
-        number: of the lab, "08" or "8".
+        number: of the lab, "08", "8" or "02b".
         report: folder of `labkit run`; by default that of ./reports and its like which ran the lab last.
 
     Raises:
         LabError: there is no such notebook, or the run of the lab did not pass.
     """
-    digits = number.zfill(2)[:2]
+    digits, _ = parse(number) or (number, "")
     again = f"Run it first: labkit run {digits}"
     folders = [report] if report else sorted(Path().glob("reports*"))
     found = [path for folder in folders for path in folder.glob(f"labs/{digits}-*.ipynb")]

@@ -132,6 +132,8 @@ def test_the_report_that_ran_the_lab_last_is_taken(tmp_path: Path, monkeypatch: 
     assert executed_lab("90", Path("reports")) == Path("reports/labs/90-tiny.ipynb")
     with pytest.raises(LabError, match="nowhere"):
         executed_lab("90", Path("nowhere"))
+    with pytest.raises(LabError, match="labkit run 90b"):
+        executed_lab("90b")
 
 
 @pytest.mark.parametrize("state", ["failed", "not reached"])
