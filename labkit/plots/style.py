@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from functools import wraps
+from html import escape
+from textwrap import shorten
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -22,6 +25,7 @@ SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, INK)
 """Colours of series whose order has no meaning; RED otherwise means failure."""
 
 WIDTH_IN, DPI = 9.0, 100
+_ALT_LETTERS = 600
 _RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -47,6 +51,22 @@ _RC: Any = {
 
 class LabFigure(Figure):
     """A Figure that notebooks show at 900 pixels, sharp on dense screens, whatever backend is chosen."""
+
+    @property
+    def alt(self) -> str:
+        """The figure in words, for whoever cannot see it: its headline, then the labels in it."""
+        words = [" ".join(text.get_text().split()) for text in self.texts]
+        labels = [" ".join(t.get_text().split()) for axis in self.axes for t in axis.texts]
+        told = ". ".join(word.rstrip(".") for word in words if word)
+        shown = "; ".join(label for label in labels if label)
+        return shorten(f"{told}. {shown}".strip(". "), _ALT_LETTERS, placeholder=" …") or "A figure"
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        png, size = self._repr_png_()
+        data = base64.b64encode(png).decode()
+        style = f"width:{size['width']}px;max-width:100%;height:auto"
+        picture = f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}" style="{style}">'
+        return {"text/html": picture, "image/png": data, "text/plain": self.alt}, {"image/png": size}
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import struct
 from dataclasses import dataclass, replace
 
@@ -142,6 +143,15 @@ def test_pictures_are_900_pixels_wide_and_settings_stay() -> None:
         png, size = figure._repr_png_()  # type: ignore[attr-defined]
         assert size["width"] == 900 and struct.unpack(">I", png[16:20])[0] == 1800
     assert dict(matplotlib.rcParams) == before
+
+
+def test_pictures_are_told_in_words_too() -> None:
+    for name, figure in figures().items():
+        bundle, _ = figure._repr_mimebundle_()  # type: ignore[attr-defined]
+        headline = figure.texts[0].get_text()
+        assert headline and bundle["text/plain"].startswith(headline.split("\n")[0][:40]), name
+        assert f'alt="{html.escape(bundle["text/plain"])}"' in bundle["text/html"]
+        assert bundle["image/png"] in bundle["text/html"] and len(bundle["text/plain"]) <= 600
 
 
 def test_hpa_figure_says_what_happened_and_why() -> None:
