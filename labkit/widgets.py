@@ -20,6 +20,10 @@ from labkit.record.facts import Facts
 _MAX_LINES = 200
 _COLOURS = {"ready": "#009E73", "starting": "#E69F00", "ending": "#BBBBBB", "failed": "#D55E00"}
 _RECENT_S = 5.0
+_NAMED = 3
+_FONT = "font:13px/1.5 system-ui,sans-serif;color:inherit;max-width:880px"
+_CELL = "text-align:left;height:24px"
+_TABLE = "border-spacing:10px 0;color:inherit;background:none"
 
 
 @dataclass(frozen=True)
@@ -95,48 +99,65 @@ def _hpa_words(facts: Facts) -> str:
 
 def as_html(state: View) -> str:
     """A small page: nodes with their pods as squares, autoscalers as bars, the load in words."""
+    return _head(state) + _body(state)
+
+
+def _head(state: View, word: str = "") -> str:
+    """How long it has been shown, and what the colours mean."""
+    legend = " ".join(f'<span style="color:{colour}">■</span> {name}' for name, colour in _COLOURS.items())
+    return f'<div style="{_FONT};opacity:.75">{word}{state.t_seconds:.0f} s · pods: {legend}</div>'
+
+
+def _body(state: View) -> str:
+    """What changes only when something happens."""
     rows = [_node_row(name, ok, taints, state) for name, ok, taints in state.nodes]
     if any(not node for _, node, _ in state.pods):
         rows.append(_row("no node yet", _squares(state, ""), ""))
     rows += [_hpa_row(facts) for facts in state.hpas]
     if state.load:
         rows.append(_row("load", html.escape(state.load), ""))
-    table = f'<table style="border-spacing:10px 2px">{"".join(rows)}</table>'
+    table = f'<table style="{_TABLE}">{"".join(rows)}</table>'
     more = "".join(_row(html.escape(label), html.escape(text)) for label, text in state.rows)
-    table += f'<table style="border-spacing:10px 2px">{more}</table>' if more else ""
-    legend = " ".join(f'<span style="color:{colour}">■</span> {name}' for name, colour in _COLOURS.items())
-    style = "font:13px/1.5 system-ui,sans-serif;color:#222;max-width:880px"
-    head = f'<div style="color:#6e6e6e">{state.t_seconds:.0f} s · pods: {legend}</div>'
-    return f'<div style="{style}">{head}{table}</div>'
+    table += f'<table style="{_TABLE}">{more}</table>' if more else ""
+    return f'<div style="{_FONT}">{table}</div>'
 
 
 def _node_row(name: str, ok: bool, taints: str, state: View) -> str:
     colour = _COLOURS["ready" if ok else "failed"]
     word = f'<span style="color:{colour}">{"Ready" if ok else "NotReady"}</span> {html.escape(taints)}'
-    return _row(html.escape(name), _squares(state, name), word)
+    return _row(html.escape(name), word, _squares(state, name))
 
 
 def _squares(state: View, node: str) -> str:
-    return "".join(
+    """The pods of a node: a square for each, and in words how many are in which state."""
+    pods = [(name, kind) for name, on, kind in state.pods if on == node]
+    squares = "".join(
         f'<span title="{html.escape(name)}: {kind}" style="color:{_COLOURS[kind]};font-size:18px">■</span>'
-        for name, on, kind in state.pods
-        if on == node
+        for name, kind in pods
     )
+    kinds = [kind for _, kind in pods]
+    words = ", ".join(f"{kinds.count(kind)} {kind}" for kind in _COLOURS if kind in kinds) or "no pod"
+    troubled = [name for name, kind in pods if kind != "ready"]
+    named = ", ".join(troubled[:_NAMED]) + (" …" if len(troubled) > _NAMED else "")
+    told = html.escape(f"{words} ({named})" if named else words)
+    return f'<span aria-hidden="true">{squares}</span> {told}'
 
 
 def _hpa_row(facts: Facts) -> str:
     used, target = facts["cpu_utilization_percent"] or 0.0, facts["cpu_target_percent"] or 100.0
     full = 2 * target
     bar = (
-        '<div style="position:relative;width:260px;height:12px;background:#eee">'
+        '<div style="position:relative;width:260px;height:12px;background:rgba(128,128,128,.25)">'
         f'<div style="width:{min(100, 100 * used / full):.0f}%;height:12px;background:#E69F00"></div>'
-        '<div style="position:absolute;left:50%;top:-2px;width:2px;height:16px;background:#222"></div></div>'
+        '<div style="position:absolute;left:50%;top:-2px;width:2px;height:16px;background:currentColor">'
+        "</div></div>"
     )
     return _row(html.escape(str(facts["name"])), bar, html.escape(_hpa_words(facts).partition(": ")[2]))
 
 
 def _row(*cells: str) -> str:
-    return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
+    """Rows are of one height, so that nothing moves when the squares of a pod come and go."""
+    return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
 
 class Dashboard:
@@ -167,6 +188,7 @@ class Dashboard:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._widget: Any = None
+        self._clock: Any = None
         self._error: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -185,8 +207,9 @@ class Dashboard:
             import ipywidgets  # type: ignore[import-untyped]
             from IPython.display import display
 
-            self._widget = ipywidgets.HTML(as_html(self._view()))
-            display(self._widget)  # type: ignore[no-untyped-call]
+            state = self._view()
+            self._clock, self._widget = ipywidgets.HTML(_head(state)), ipywidgets.HTML(_body(state))
+            display(ipywidgets.VBox([self._clock, self._widget]))  # type: ignore[no-untyped-call]
         elif not self._every_s:
             self.tell()
             return self
@@ -241,7 +264,10 @@ class Dashboard:
 
     def _show(self) -> None:
         if self._widget is not None:
-            self._widget.value = as_html(self._view())
+            state = self._view()
+            if self._clock is not None:
+                self._clock.value = _head(state, "ended after " if self._stop.is_set() else "")
+            self._widget.value = _body(state)  # the browser hears of it only when it differs
         else:
             self.tell()
 

@@ -96,7 +96,7 @@ class StepNotDone(CheckFailed):
     def __init__(self, result: CheckResult) -> None:
         missing = sum(not f.ok for f in result.findings)
         super().__init__(
-            f"{result.title}: {missing} of {len(result.findings)} not so after {result.seconds:.0f} s.",
+            f"{result.title}: {missing} of {len(result.findings)} not met after {result.seconds:.0f} s.",
             " ".join(result.hints),
         )
         self.result = result
@@ -212,19 +212,20 @@ def prove_right(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
     return {"passes": True, "said": ""}
 
 
-GOOD, BAD = "#117733", "#aa4499"
-BOX = "padding:.55em .9em;margin:.3em 0;border-radius:3px;color:#1b1f24;line-height:1.45"
+GOOD, BAD = "#2a9d4a", "#c05fb0"
+BOX = "padding:.55em .9em;margin:.3em 0;border-radius:3px;line-height:1.45;max-width:60em"
+"""Text has the page's colour, and grounds let the page shine through: both do on light and dark pages."""
 
 
 def _as_html(result: CheckResult) -> str:
-    edge, ground, word = (GOOD, "#eef7f0", "done") if result.passed else (BAD, "#fbf0f7", "not yet")
+    edge, word = (GOOD, "done") if result.passed else (BAD, "not yet")
     rows = [f"<strong>{html.escape(result.title)}</strong>: {word}"]
     for finding in result.findings:
         colour, mark = (GOOD, "✔") if finding.ok else (BAD, "✘")
         rows.append(f'<div><span style="color:{colour}">{mark}</span> {html.escape(finding.text)}</div>')
         if finding.hint:
-            rows.append(f'<div style="margin:.1em 0 .3em 1.5em;color:#444">{html.escape(finding.hint)}</div>')
+            rows.append(f'<div style="margin:0 0 .3em 1.5em;opacity:.85">{html.escape(finding.hint)}</div>')
     about = f"{html.escape(result.id)} · {result.seconds:.1f} s"
-    rows.append(f'<div style="color:#666;font-size:.85em">{about}</div>')
-    style = f"border-left:4px solid {edge};background:{ground};{BOX}"
+    rows.append(f'<div style="opacity:.7;font-size:.85em">{about}</div>')
+    style = f"border-left:4px solid {edge};background:{edge}1c;{BOX}"
     return f'<div class="labkit-check" style="{style}">{"".join(rows)}</div>'

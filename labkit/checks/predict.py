@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from labkit.checks.core import BOX, GOOD
+from labkit.checks.core import BOX
 from labkit.course.helping import Notes
 from labkit.errors import ConfigError
 
@@ -52,8 +52,9 @@ class Prediction:
         if self.choices:
             return ipywidgets.RadioButtons(options=self.choices, value=self._given, layout=layout)
         if self._given is None:
-            return _number_to_type(ipywidgets, self.unit)
-        return ipywidgets.FloatText(value=self._given, description=self.unit, step=1)
+            return _number_to_type(ipywidgets, self.question)
+        narrow = ipywidgets.Layout(width="9em")
+        return ipywidgets.FloatText(value=self._given, step=1, layout=narrow, tooltip=self.question)
 
     def compare(self, actual: Answer, why: str = "") -> Comparison:
         """Hold the answer against what was measured; without an answer it says so, and compares nothing.
@@ -77,14 +78,15 @@ class Prediction:
         import ipywidgets
 
         asked = f"<strong>{html.escape(self.question)}</strong>"
-        box = ipywidgets.VBox([ipywidgets.HTML(asked), self._widget])
+        row = ipywidgets.HBox([self._widget, ipywidgets.Label(self.unit)]) if self.unit else self._widget
+        box = ipywidgets.VBox([ipywidgets.HTML(asked), row])
         bundle = dict(box._repr_mimebundle_(**options))
         rows = "".join(
             f"<div>{'◉' if choice == self.answer else '○'} {html.escape(choice)}</div>"
             for choice in self.choices
         )
         shown = rows or f"<div>your answer: {html.escape(_text(self.answer, self.unit))}</div>"
-        style = f"border-left:4px solid #ddaa33;background:#fffaf0;{BOX}"
+        style = f"border-left:4px solid #ddaa33;background:rgba(221,170,51,.1);{BOX}"
         bundle["text/html"] = f'<div style="{style}">{asked}{shown}</div>'
         bundle["text/plain"] = str(self)
         return bundle
@@ -106,7 +108,7 @@ class Comparison:
         if self.predicted is None:
             return "not answered"
         if isinstance(self.predicted, str) or isinstance(self.actual, str):
-            return "just so" if self.predicted == self.actual else "not what you said"
+            return "correct" if self.predicted == self.actual else "not what you said"
         if self.predicted == self.actual:
             return "exactly"
         if not self.predicted or not self.actual or (self.predicted < 0) != (self.actual < 0):
@@ -127,7 +129,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         said, was = (html.escape(_text(one, self.unit)) for one in (self.predicted, self.actual))
         why = f"<div>{html.escape(self.why)}</div>" if self.why else ""
-        style = f"border-left:4px solid {GOOD};background:#f3f6fb;{BOX}"
+        style = f"border-left:4px solid #3a86c8;background:rgba(58,134,200,.1);{BOX}"
         if self.predicted is None:
             return f'<div style="{style}">You have not answered; it was <strong>{was}</strong>.{why}</div>'
         head = (
@@ -149,10 +151,10 @@ def predict(question: str, answer: Answer | None, unit: str = "", choices: Seque
     return Prediction(question, answer, unit, choices)
 
 
-def _number_to_type(ipywidgets: Any, unit: str) -> Any:
+def _number_to_type(ipywidgets: Any, question: str) -> Any:
     """A field that is empty at first, which a field for numbers cannot be."""
-    layout = ipywidgets.Layout(width="12em")
-    return ipywidgets.Text(value="", placeholder="your answer", description=unit, layout=layout)
+    layout = ipywidgets.Layout(width="9em")
+    return ipywidgets.Text(value="", placeholder="your answer", layout=layout, tooltip=question)
 
 
 def _number(text: str) -> float | None:

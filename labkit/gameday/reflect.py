@@ -14,7 +14,7 @@ QUESTIONS = {
     "helped": "What helped?",
     "differently": "What would you do differently?",
 }
-_STYLE = "border-left:4px solid #ddaa33;background:#fffaf0;padding:.55em .9em;margin:.3em 0;color:#1b1f24"
+_STYLE = "border-left:4px solid #ddaa33;background:rgba(221,170,51,.1);padding:.55em .9em;margin:.3em 0"
 
 
 class Reflection:

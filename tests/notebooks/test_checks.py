@@ -45,7 +45,7 @@ def test_passes_and_shows_every_finding():
 def test_failure_names_what_was_seen():
     with pytest.raises(CheckFailed) as failed:
         check("91-list-long-enough", [1])
-    assert "1 of 2 not so" in failed.value.message
+    assert "1 of 2 not met" in failed.value.message
     assert "it has 1" in failed.value.hint and "the list has things" not in failed.value.hint
 
 
@@ -138,7 +138,7 @@ def test_a_choice_is_right_or_wrong_and_the_widget_is_the_answer():
     bundle = guess._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and "&lt;b&gt;" in bundle["text/html"]
     guess._widget.value = "<b>"
-    assert guess.compare("<b>").verdict == "just so" and guess.compare("a").verdict == "not what you said"
+    assert guess.compare("<b>").verdict == "correct" and guess.compare("a").verdict == "not what you said"
     assert "&lt;b&gt;" in guess.compare("a")._repr_html_()
 
 

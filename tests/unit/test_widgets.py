@@ -99,6 +99,25 @@ def test_widget_is_updated() -> None:
     assert "w1" not in dashboard._widget.value
 
 
+def test_only_what_differs_is_sent_to_the_browser_and_the_end_is_said() -> None:
+    recorder = Recorder()
+    dashboard = widgets.Dashboard(recorder, live=True).start()  # type: ignore[arg-type]
+    heard: list[str] = []
+    dashboard._widget.observe(lambda change: heard.append(change["new"]), "value")
+    recorder.t_seconds = 43.0
+    dashboard._refresh()
+    assert not heard and "43 s" in dashboard._clock.value
+    recorder.state["pods"] = {}
+    dashboard.stop()
+    assert len(heard) == 1 and "no pod" in heard[0] and "ended after 43 s" in dashboard._clock.value
+
+
+def test_states_are_told_in_words_and_no_colour_of_text_is_fixed() -> None:
+    page = widgets.as_html(widgets.view(Recorder(), None))  # type: ignore[arg-type]
+    assert "1 ready, 1 ending (c)" in page or "1 ending (c)" in page
+    assert "1 failed (b)" in page and "#222" not in page and "#6e6e6e" not in page
+
+
 def test_more_rows_are_shown_and_a_line_comes_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     board = widgets.Dashboard(
         Recorder(),  # type: ignore[arg-type]
