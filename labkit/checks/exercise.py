@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.checks.core import CheckResult
+from labkit.checks.core import BOX, CheckResult
 from labkit.course import place
 from labkit.course.exercises import Exercise
 from labkit.course.helping import LEVELS, Notes, help_text, solved_cells
@@ -19,21 +23,60 @@ class YourTurn(CheckFailed):
 
     def __init__(self, exercise: Exercise) -> None:
         self.exercise = exercise
-        todo = f"fill in {exercise.file}" if exercise.file else "fill in the cell above"
+        what = f"the cell that writes {exercise.file}" if exercise.file else "the cell above"
         super().__init__(
             f"Your turn: {exercise.title}.",
-            f'Please {todo}, then run this cell again. Stuck? hint("{exercise.id}")',
+            f'Fill in {what}, run it, then run this cell again. Stuck? hint("{exercise.id}")',
         )
 
     def _render_traceback_(self) -> list[str]:
         return [f"✎ {self.message} {self.hint}"]
 
 
-class Desk:
-    """What the exercises of one kernel share: the last results, and the level of help of each."""
+@dataclass(frozen=True)
+class Note:
+    """Help as a notebook shows it: words between backticks are code, and so is all after the first line."""
 
-    def __init__(self, notes: Notes | None = None, show: Callable[[str], None] = print) -> None:
-        self.notes, self.show = notes or Notes(), show
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        first, _, rest = self.text.partition("\n")
+        words = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(first))
+        code = f'<pre style="margin:.4em 0 0;background:none">{html.escape(rest)}</pre>' if rest else ""
+        style = f"border-left:4px solid #ddaa33;background:rgba(221,170,51,.1);{BOX}"
+        return f'<div class="labkit-hint" style="{style}">{words}{code}</div>'
+
+
+def tell(text: str) -> None:
+    """Show help: a box in a notebook, elsewhere a line."""
+    if "IPython" in sys.modules:
+        from IPython import get_ipython
+        from IPython.display import display
+
+        if get_ipython() is not None:
+            display(Note(text))  # type: ignore[no-untyped-call]
+            return
+    print(text)
+
+
+class Desk:
+    """What the exercises of one kernel share: the last results, and the level of help of each.
+
+    Args:
+        show: takes text and code.
+        tell: takes help; by default as `show`.
+    """
+
+    def __init__(
+        self,
+        notes: Notes | None = None,
+        show: Callable[[str], None] = print,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self.notes, self.show, self.tell = notes or Notes(), show, tell or show
         self._last: dict[str, CheckResult] = {}
         self._asked: dict[str, int] = {}
         self._confirmed: set[str] = set()
@@ -60,7 +103,7 @@ class Desk:
             if again:
                 self.help(exercise)
             else:
-                self.show(f'Stuck? Run this cell again, or hint("{exercise.id}").')
+                self.tell(f'Stuck? Run this cell again, or hint("{exercise.id}").')
 
     def remember(self, result: CheckResult) -> None:
         """Keep what a check found, in progress too."""
@@ -86,12 +129,12 @@ class Desk:
         )
         result = self._last.get(exercise.id)
         if level == 2 and result is None:
-            self.show("Run the check first: the next hint is chosen by what it sees.")
+            self.tell("Run the check first: the next hint is chosen by what it sees.")
             return
         self._asked[exercise.id] = level
         if self.watched:
             self.notes.note("hint", exercise.id, level=level)
-        self.show(f"Hint {level} of {LEVELS}. {help_text(exercise, level, result.missing if result else [])}")
+        self.tell(f"Hint {level} of {LEVELS}. {help_text(exercise, level, result.missing if result else [])}")
 
     def reveal(self, exercise: Exercise, confirmed: bool = False) -> None:
         """Show the solution when it is confirmed, or asked for the second time.

@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.checks.catching_up import carry_out, solved_up_to
 from labkit.checks.core import CheckResult, Finding, StepNotDone, is_proving, repeat
-from labkit.checks.exercise import Desk, known, sources
+from labkit.checks.exercise import Desk, known, sources, tell
 from labkit.course import place
 from labkit.course.numbers import CHECK, LAB, lab_of
 from labkit.errors import ConfigError
@@ -22,7 +22,7 @@ Findings = Callable[..., Iterable[Finding]]
 _SPECS: dict[str, CheckSpec] = {}
 _FAILED: list[CheckResult] = []
 """The last check that failed, while it has not passed since."""
-_DESK = Desk()
+_DESK = Desk(tell=tell)
 
 
 @dataclass(frozen=True)

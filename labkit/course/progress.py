@@ -59,7 +59,7 @@ class State:
         passed_at: when it first passed, in seconds since 1970; None while it has not.
         red: how often it failed.
         hints: the highest level of help that was shown.
-        revealed: whether the solution was shown or carried out for the learner.
+        revealed: whether the solution was shown, or carried out for the learner before the check had passed.
     """
 
     id: str
@@ -170,6 +170,8 @@ def _after(state: State, event: Event) -> State:
         red += 1
     elif event.kind == "hint":
         hints = max(hints, int(event.detail.get("level", 1)))
-    elif event.kind in ("solution", "catch-up"):
+    elif event.kind == "solution":
         revealed = True
+    elif event.kind == "catch-up":
+        revealed = revealed or passed_at is None  # after a restart, one catches up to what one has solved
     return State(state.id, passed_at, red, hints, revealed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from labkit.labs.trials import skeleton_of
 
 START = "start.ipynb"
 _READABLE = 0o644
+_HELP = ("catch_up", "hint", "solution")
+_IMPORTS = re.compile(r"^from labkit\.checks import (?P<names>\w+(?:, *\w+)*)[ \t]*$", re.MULTILINE)
 _BESIDE = ("manifests", "services")
 _LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "work", "game-day", "tests")
 
@@ -102,10 +105,19 @@ def learners_copy(source: NotebookNode) -> NotebookNode:
             cell.source = skeleton_of(cell)
             cell.metadata["labkit"] = {"exercise": exercise_of(cell)}
         else:
-            cell.source = _unanswered(cell.source)
+            cell.source = _with_help(_unanswered(cell.source))
     copy.metadata["labkit"] = {**copy.metadata.get("labkit", {}), "course": version("labkit")}
     result: NotebookNode = copy
     return result
+
+
+def _with_help(source: str) -> str:
+    """The source, importing what a learner may ask for beside what the lab itself uses."""
+    found = _IMPORTS.search(source)
+    if not found:
+        return source
+    names = sorted({*re.findall(r"\w+", found["names"]), *_HELP})
+    return f"{source[: found.start('names')]}{', '.join(names)}{source[found.end('names') :]}"
 
 
 def _unanswered(source: str) -> str:

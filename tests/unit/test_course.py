@@ -15,7 +15,7 @@ import yaml
 
 from labkit.checks.catching_up import CatchUpStopped, Solved, carry_out, solved_up_to
 from labkit.checks.core import CheckResult, expect
-from labkit.checks.exercise import Desk, YourTurn
+from labkit.checks.exercise import Desk, Note, YourTurn
 from labkit.course import place
 from labkit.course.exercises import OPEN, load, solution, without_solution
 from labkit.course.helping import Notes, help_text, solved_cells
@@ -293,6 +293,22 @@ def test_a_copy_holds_no_solution_and_no_answer():
                 assert OPEN in own.source and own.source != solved
 
 
+def test_help_in_a_notebook_is_a_box_with_code_in_it():
+    note = Note("Hint 3 of 3. Compare `kubectl get <pod>`:\nspec:\n  a: <b>")
+    page = note._repr_html_()
+    assert "<code>kubectl get &lt;pod&gt;</code>" in page and ">spec:\n  a: &lt;b&gt;</pre>" in page
+    assert repr(note).endswith("a: <b>")
+
+
+def test_a_copy_imports_what_a_learner_may_ask_for():
+    for lab in find_labs(NOTEBOOKS):
+        text = "\n".join(cell.source for cell in learners_copy(read_notebook(lab.path)).cells)
+        if "labkit.checks import" in text:
+            [line] = [each for each in text.splitlines() if each.startswith("from labkit.checks import")]
+            assert {"catch_up,", "hint,", "solution"} <= set(line.split()), line
+        assert "check(" not in text or "labkit.checks import" in text, lab.name
+
+
 def test_handing_out_again_changes_nothing(course):
     root, folder = course
     before = {path: path.stat().st_mtime_ns for path in folder.glob("notebooks/*.ipynb")}
@@ -330,6 +346,15 @@ def test_a_folder_of_somebody_else_is_refused(course, tmp_path: Path):
     with pytest.raises(ConfigError, match="damaged"):
         hand_out(root / "notebooks", folder)
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+
+
+def test_who_has_solved_it_may_catch_up_after_a_restart(progress: Progress):
+    progress.note("catch-up", "00-survives")
+    progress.note("check", "00-service", ok=True)
+    for name in ("00-service", "00-survives"):
+        progress.note("catch-up", name)
+    states = progress.states()
+    assert states["00-survives"].revealed and not states["00-service"].revealed
 
 
 def test_a_course_folder_carries_its_sources(course, monkeypatch):
