@@ -37,12 +37,18 @@ def start(
     notebooks: Annotated[Path | None, typer.Option(help="Folder of labs.")] = None,
 ) -> None:
     """Open JupyterLab with the labs in a folder of yours."""
+    from labkit.course.place import HOLDER
     from labkit.labs.copies import START
 
     course(folder, notebooks)
     # `!kubectl` and `!labkit` in cells are the programs beside this Python.
     scripts = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
+    settings = folder.absolute() / HOLDER / "jupyter"
+    _no_news(settings)
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        filter(None, (str(settings), os.environ.get("JUPYTER_CONFIG_PATH")))
+    )
     argv = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.absolute()}"]
     argv += [
         "--ServerApp.ip=127.0.0.1",
@@ -52,6 +58,15 @@ def start(
     argv += [] if browser else ["--no-browser"]
     sys.stdout.flush()
     os.execv(sys.executable, argv)
+
+
+def _no_news(settings: Path) -> None:
+    """Let JupyterLab ask nobody on the internet for news and updates, nor the learner whether it may."""
+    page = settings / "labconfig" / "page_config.json"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(
+        json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
+    )
 
 
 def progress(

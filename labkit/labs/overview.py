@@ -66,7 +66,10 @@ class StartPage:
             for lab in self.labs
         ]
         cells = "".join(
-            "<tr>" + "".join(f'<td style="{_CELL}">{one}</td>' for one in row) + "</tr>" for row in rows
+            f'<tr><td style="{_CELL}">{title}</td>'
+            + "".join(f'<td style="{_CELL};white-space:nowrap">{one}</td>' for one in facts)
+            + "</tr>"
+            for title, *facts in rows
         )
         done = sum(len(lab.passed) == lab.checks for lab in self.labs)
         head = (
@@ -75,7 +78,8 @@ class StartPage:
         return f'{head}<table style="background:none;color:inherit;font:inherit">{cells}</table>'
 
 
-_CELL = "text-align:left;padding:.3em 1.2em .3em 0;border-bottom:1px solid rgba(128,128,128,.4)"
+_EDGE = "border-bottom:1px solid rgba(128,128,128,.4)"
+_CELL = f"text-align:left;padding:.3em 1em .3em 0;{_EDGE}"
 
 
 def _bar(done: int, of: int, what: str) -> str:
