@@ -200,4 +200,4 @@ def test_the_shell_completes_commands() -> None:
     asked = {"_LABKIT_COMPLETE": "complete_bash", "COMP_WORDS": "labkit st", "COMP_CWORD": "1"}
     command = [str(Path(sys.executable).with_name("labkit"))]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked})
-    assert done.stdout.split() == ["status"]
+    assert sorted(done.stdout.split()) == ["start", "status"]
