@@ -146,10 +146,9 @@ def commits() -> int:
 
 
 def first_lane() -> list[Part]:
-    """What needs no cluster but a processor of its own, then everything on embedded clusters."""
+    """Everything on embedded clusters."""
     return [
         Part("lint", ["make", "-s", "lint"], 300, built=False),
-        pytest_part("unit", "-n2", "tests/unit", limit_s=900, built=False),
         # Two workers, each with a shared cluster of its own.
         pytest_part("cluster", "-n2", "--dist=loadfile", "tests/cluster", limit_s=2400, busy=True),
         labs_part("labs", "embedded", "reports", 4500),
@@ -194,6 +193,7 @@ def third_lane() -> list[Part]:
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
         pytest_part("notebooks", "tests/notebooks", limit_s=1200),
         pytest_part("services", "services", limit_s=600, built=False),
+        pytest_part("unit", "-n2", "tests/unit", limit_s=1800, built=False),
     ]
     return [replace(part, command=[*QUIETLY, *part.command], after="cluster") for part in parts]
 
