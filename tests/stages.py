@@ -29,14 +29,7 @@ SLICE_S = "100"
 EVERY = 3
 """Each extra part runs once within so many commits."""
 NEED_ENGINE = ("airgap", "engine", "parity", "labs-kind")
-QUIETLY = [
-    "sh",
-    "-c",
-    'if [ -w /proc/self/autogroup ]; then echo 10 >/proc/self/autogroup; fi; exec nice -n 10 "$@"',
-    "sh",
-]
-"""Where the kernel groups processes by session (sched_autogroup), a priority counts within its session alone, unless the
-session has it, too."""
+QUIETLY = ["nice", "-n", "10"]
 _T = TypeVar("_T")
 PYTEST = [str(BIN / "pytest"), "-q", "--color=no"]
 LABKIT = [str(BIN / "python"), "-m", "labkit"]

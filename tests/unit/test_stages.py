@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import stages
-from tests.stages import EVERY, QUIETLY, Part, extra_parts, in_turn
+from tests.stages import EVERY, Part, extra_parts, in_turn
 
 
 def parts(count: int) -> list[Part]:
@@ -26,15 +25,6 @@ def test_each_extra_part_runs_once_within_three_commits() -> None:
 
 def test_extra_parts_are_spread_evenly() -> None:
     assert [len(in_turn(parts(7), count)) for count in range(3)] == [3, 2, 2]
-
-
-def test_a_quiet_part_leaves_the_processor_to_other_sessions() -> None:
-    show = "nice; cat /proc/self/autogroup 2>/dev/null || true"
-    argv = [*QUIETLY, "sh", "-c", show]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, start_new_session=True)
-    niceness, *group = done.stdout.split()
-    assert int(niceness) == min(os.nice(0) + 10, 19)
-    assert not group or group[-1] == "10"
 
 
 def test_commits_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
