@@ -184,8 +184,8 @@ def third_lane() -> list[Part]:
     """
     parts = [
         Part("go", [str(BIN / "python"), "tests/go.py"], 1800),
-        pytest_part("notebooks", "tests/notebooks", limit_s=1200),
-        pytest_part("services", "services", limit_s=600, built=False),
+        pytest_part("notebooks", "tests/notebooks", limit_s=2100),
+        pytest_part("services", "services", limit_s=1200, built=False),
         pytest_part("unit", "-n2", "tests/unit", limit_s=1800, built=False),
     ]
     return [replace(part, command=[*QUIETLY, *part.command], after="cluster") for part in parts]
