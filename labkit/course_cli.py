@@ -106,13 +106,13 @@ def check(
     """Run a lab's checks that need only the cluster. Exit code: 0 when all pass, 1 when one does not."""
     from labkit.checks import checks_of, find, run_check
     from labkit.cluster.providers import open_cluster
+    from labkit.course.numbers import parse
 
-    cluster = open_cluster(name)
-    chosen = (
-        [find(lab)] if "-" in lab else [spec for spec in checks_of(lab.zfill(2)) if spec.needs_only_cluster]
-    )
+    number, _ = parse(lab) or (lab, "")
+    chosen = [find(lab)] if "-" in lab else [spec for spec in checks_of(number) if spec.needs_only_cluster]
     if not chosen:
         raise ConfigError(f"No check of lab {lab} needs only the cluster.", "Run them in the notebook.")
+    cluster = open_cluster(name)
     results = [run_check(spec, cluster, deadline_s=0) for spec in chosen]
     if as_json:
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))

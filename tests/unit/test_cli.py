@@ -69,6 +69,8 @@ def test_help_lists_the_commands() -> None:
         (("hpa", "simulate", "/nowhere.yaml", "--trace", "/nowhere.csv"), 1, "/nowhere.csv"),
         (("hpa", "explain", "x", "--kubeconfig", "/nowhere"), 1, "/nowhere"),
         (("image", "build", "/nowhere", "-t", "x:v1"), 1, "/nowhere"),
+        (("check", "2b", "-c", "nobody"), 1, "There is no cluster"),
+        (("check", "second"), 2, "'second' is not a lab's number"),
     ],
 )
 def test_wrong_use_is_one_message_and_an_exit_code(
