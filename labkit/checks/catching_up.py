@@ -83,7 +83,7 @@ def carry_out(
         if error is not None:
             raise CatchUpStopped(
                 f"Catching up stopped at the cell {cell.id}: {type(error).__name__}: {error}",
-                f"`labkit goto {lab_of(cell.exercise) or 'NN'}` brings the cluster to where the lab begins.",
+                "Mend what it names, then catch up again: it goes on after the last check that has passed.",
             )
 
 

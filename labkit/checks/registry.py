@@ -200,7 +200,7 @@ def catch_up(check_id: str) -> None:
 
     shell = get_ipython()
     if shell is None:
-        raise ConfigError("catch_up works in a notebook.", "In a terminal: labkit goto, labkit solution")
+        raise ConfigError("catch_up works in a notebook.", "In a terminal: labkit solution 00-service")
     cells = solved_up_to(sources(), check_id, _DESK.passed(), shell.user_ns.keys())
     _DESK.caught_up(sorted({cell.exercise for cell in cells if cell.exercise}))
 
