@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.checks.exercise import sources
-from labkit.course.cells import check_id_of, exercise_of, notebooks_of
+from labkit.course.cells import cells_of, check_id_of, exercise_of, notebooks_of
 from labkit.course.exercises import Exercise, load, solution
 from labkit.course.numbers import lab_of
 from labkit.errors import LabError
@@ -45,7 +44,7 @@ def solved_up_to(
         LabError: no lab has that check.
     """
     for path in notebooks_of(notebooks, check_id):
-        cells = [cell for cell in _cells(path) if cell.get("cell_type") == "code"]
+        cells = [cell for cell in cells_of(path) if cell.get("cell_type") == "code"]
         asks = [_check_of(cell) for cell in cells]
         if check_id not in asks:
             continue
@@ -101,13 +100,6 @@ def _keep(exercise: Exercise | None, folder: Path) -> tuple[str, str] | None:
         n += 1
     copy.write_bytes(path.read_bytes())
     return exercise.file, str(copy.relative_to(folder))
-
-
-def _cells(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise LabError(f"{path} cannot be read: {error}") from None
 
 
 def _check_of(cell: dict[str, Any]) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from labkit.checks.core import Finding, expect
-from labkit.checks.nodes import ILL, about, answers, kubelet_says, ready_state, taints_of, well, workers
+from labkit.checks.nodes import (
+    ILL,
+    about,
+    answers,
+    kubelet_says,
+    ready_state,
+    taints_of,
+    two_well_workers,
+    well,
+)
 from labkit.checks.objects import ready
 from labkit.checks.registry import define
 from labkit.cluster import Cluster
@@ -109,10 +118,7 @@ def third_round(cluster: Cluster, case: Case, node: object, cause: object) -> It
 @define("02-cleaned-up", "Two workers, both well, and nothing else left", deadline_s=90)
 def cleaned_up(cluster: Cluster) -> Iterator[Finding]:
     """worker-1 and worker-2 are Ready and take pods; the lab's objects are gone."""
-    names = workers(cluster)
-    yield expect(names == ["worker-1", "worker-2"], "there are worker-1 and worker-2", f"there are: {names}")
-    for name in ("worker-1", "worker-2"):
-        yield well(cluster, name)
+    yield from two_well_workers(cluster)
     gone = cluster.kube.find("DaemonSet", "echo") is None
     yield expect(gone, "the DaemonSet echo is gone", "it is still there")
 

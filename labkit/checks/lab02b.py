@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from labkit.checks.core import Finding, expect
 from labkit.checks.judging.resilience import keeps_apart, may_go, selects, toleration_s, worst_cost
-from labkit.checks.nodes import about, ready_state, well, workers
+from labkit.checks.nodes import about, ready_state, two_well_workers, well, workers
 from labkit.checks.objects import container_state, ready, running_pods, seen
 from labkit.checks.registry import define
 from labkit.cluster import Cluster
@@ -170,10 +170,7 @@ def drained(cluster: Cluster, node: str, recorder: Recorder, least: int) -> Iter
 @define("02b-cleaned-up", "Two workers, both well, and nothing else left", deadline_s=90)
 def cleaned_up(cluster: Cluster) -> Iterator[Finding]:
     """worker-1 and worker-2 are Ready and take pods; the lab's objects are gone."""
-    names = workers(cluster)
-    yield expect(names == ["worker-1", "worker-2"], "there are worker-1 and worker-2", f"there are: {names}")
-    for name in ("worker-1", "worker-2"):
-        yield well(cluster, name)
+    yield from two_well_workers(cluster)
     objects = (("Deployment", "web"), ("Pod", "agent"), ("Pod", "greedy"))
     left = [f"{kind} {name}" for kind, name in objects if cluster.kube.find(kind, name)]
     yield expect(not left, "the lab's objects are gone", f"still there: {', '.join(left)}")

@@ -25,6 +25,14 @@ def well(cluster: Cluster, name: str) -> Finding:
     return expect(state == "True" and not wrong and not closed, f"{name} is Ready and takes pods", said)
 
 
+def two_well_workers(cluster: Cluster) -> Iterator[Finding]:
+    """worker-1 and worker-2 are the only workers, Ready, and take pods."""
+    names = workers(cluster)
+    yield expect(names == ["worker-1", "worker-2"], "there are worker-1 and worker-2", f"there are: {names}")
+    for name in ("worker-1", "worker-2"):
+        yield well(cluster, name)
+
+
 def answers(cluster: Cluster, node: str) -> Iterator[Finding]:
     said = kubelet_says(cluster, node)
     yield expect(said == "ok", "its kubelet answers the API server", f"asked, it says: {said}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
 from labkit.course.numbers import lab_of
+from labkit.errors import LabError
 
 
 def notebooks_of(notebooks: Path, check_id: str) -> list[Path]:
@@ -17,6 +19,18 @@ def notebooks_of(notebooks: Path, check_id: str) -> list[Path]:
     """
     names = (f"{lab_of(check_id)}-*.ipynb", "[!0-9]*.ipynb")
     return [path for name in names for path in sorted(notebooks.glob(name))]
+
+
+def cells_of(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook, as its file has them.
+
+    Raises:
+        LabError: it cannot be read.
+    """
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise LabError(f"{path} cannot be read: {error}") from None
 
 
 def exercise_of(cell: dict[str, Any]) -> str:

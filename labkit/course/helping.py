@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from labkit.course.cells import exercise_of, notebooks_of
+from labkit.course.cells import cells_of, exercise_of, notebooks_of
 from labkit.course.exercises import Exercise, solution
 from labkit.course.progress import Progress, ProgressError
 from labkit.errors import LabError
@@ -39,11 +38,7 @@ def solved_cells(notebooks: Path, exercise_id: str) -> dict[str, str]:
         LabError: the lab's source is not there, or has no such exercise.
     """
     for path in notebooks_of(notebooks, exercise_id):
-        try:
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise LabError(f"{path} cannot be read: {error}") from None
-        own = [cell for cell in cells if exercise_of(cell) == exercise_id]
+        own = [cell for cell in cells_of(path) if exercise_of(cell) == exercise_id]
         if own:
             return {cell["id"]: solution("".join(cell["source"])) for cell in own}
     raise LabError(f"No lab in {notebooks} has an exercise {exercise_id!r}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,12 @@ import pytest
 
 from labkit.checks import lab10
 from labkit.checks.catching_up import solved_up_to
-from labkit.course.exercises import load as exercises
 from labkit.course.helping import solved_cells
 from labkit.hpa import HpaSpec, cpu_utilization, to_yaml
 from labkit.hpa.days import shop_day
 from labkit.hpa.explorer import Setting
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-
-
-def keys(findings: Any) -> list[str]:
-    return [finding.key for finding in findings if not finding.ok]
+from .wrong_answers import NOTEBOOKS, keys, wrong_answers
 
 
 def test_the_day_is_a_day() -> None:
@@ -28,7 +22,7 @@ def test_the_day_is_a_day() -> None:
     assert day.duration_s == 24 * 3600 and day.rates.max() > 3 * np.median(day.rates[: 4 * 240])
 
 
-@pytest.mark.parametrize("wrong", exercises(NOTEBOOKS, "10").by_id["10-day"].wrong, ids=lambda one: one.name)
+@pytest.mark.parametrize("wrong", wrong_answers("10-day"))
 def test_wrong_settings_for_the_day_draw_their_hint(wrong) -> None:
     names: dict[str, Any] = {"Setting": Setting, "to_yaml": to_yaml}
     exec(wrong.cells["day-write"], names)

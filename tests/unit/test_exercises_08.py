@@ -12,7 +12,6 @@ import pytest
 
 from labkit import load
 from labkit.checks import lab08
-from labkit.course.exercises import load as exercises
 from labkit.course.exercises import solution
 from labkit.course.helping import solved_cells
 from labkit.hpa import HpaSpec, Pipeline, Service, to_yaml
@@ -24,25 +23,9 @@ from labkit.load.result import frame_of
 from labkit.record import Recording
 from labkit.record.facts import COLUMNS
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+from .wrong_answers import NOTEBOOKS, keys, written, wrong_answers
+
 RIGHT = {"tolerance": 4, "missing": 5, "max": 6}
-
-
-def keys(findings: Any) -> list[str]:
-    return [finding.key for finding in findings if not finding.ok]
-
-
-def wrong_answers(exercise_id: str) -> list[Any]:
-    found = exercises(NOTEBOOKS, exercise_id[:2]).by_id[exercise_id]
-    return [pytest.param(one, id=one.name) for one in found.wrong]
-
-
-def written(cells: dict[str, str], folder: Path) -> Path:
-    """What %%writefile would write of the only cell."""
-    (text,) = cells.values()
-    path = folder / "answer"
-    path.write_text(text.partition("\n")[2])
-    return path
 
 
 # Lab 08: three decisions by hand

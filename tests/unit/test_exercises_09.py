@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from labkit.checks import lab09
-from labkit.course.exercises import load as exercises
 from labkit.course.helping import solved_cells
 from labkit.errors import ConfigError
 from labkit.gameday.alerting import Alert, Rule, judge_alert, read_alert, unheard
@@ -19,25 +18,7 @@ from labkit.gameday.review import EXAMPLE, lacks, read_review
 from labkit.gameday.script import KINDS, make_script
 from labkit.plots import alert_figure
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-
-
-def keys(findings: Any) -> list[str]:
-    return [finding.key for finding in findings if not finding.ok]
-
-
-def wrong_answers(exercise_id: str) -> list[Any]:
-    found = exercises(NOTEBOOKS, exercise_id[:2]).by_id[exercise_id]
-    return [pytest.param(one, id=one.name) for one in found.wrong]
-
-
-def written(cells: dict[str, str], folder: Path) -> Path:
-    """What %%writefile would write of the only cell."""
-    (text,) = cells.values()
-    path = folder / "answer"
-    path.write_text(text.partition("\n")[2])
-    return path
-
+from .wrong_answers import NOTEBOOKS, keys, written, wrong_answers
 
 # Lab 09: the diagnosis
 
