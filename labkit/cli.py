@@ -278,7 +278,7 @@ def _tell_strangers() -> None:
     from labkit.cluster.state import strangers
 
     for folder in strangers():
-        typer.echo(f"{folder} is no cluster of labkit's; it is left alone.", err=True)
+        typer.echo(f"{folder} is not a labkit cluster; it is left alone.", err=True)
 
 
 _RECEIVED: dict[str, int] = {}

@@ -68,7 +68,7 @@ def gap_sentence(
     if kind:
         why = f"of kind cluster {kind!r} only a part is here: {', '.join(lacks)} has no container that runs"
         return f"The lab's images are built on this machine, and {why}; `docker ps -a` shows its nodes."
-    why = f"context {context!r} ({server}) leads to no cluster of labkit's or kind's on this machine"
+    why = f"context {context!r} ({server}) leads to no cluster of labkit or kind on this machine"
     if trouble and urlsplit(server).hostname in _THIS_MACHINE:
         why += f" that can be seen ({trouble.rstrip('.')})"
     if registry:

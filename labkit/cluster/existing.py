@@ -163,7 +163,7 @@ class ExistingCluster(Cluster):
     def build_image(self, path: str | Path, tag: str, build_args: Mapping[str, str] | None = None) -> Image:
         """Build with Docker and push to the registry that `up` was told.
 
-        A cluster of labkit's or of kind on this machine takes the image without one, under its own name.
+        A labkit or kind cluster on this machine takes the image without one, under its own name.
 
         Raises:
             ImageError: there is no way from here to the cluster's nodes; the hint says what to do.
@@ -188,7 +188,7 @@ class ExistingCluster(Cluster):
         return image
 
     def provide_image(self, name: str, listener: Listener = silent) -> None:
-        """The nodes pull it themselves; those of labkit's or of kind on this machine get it from here."""
+        """The nodes pull it themselves; those of labkit or kind on this machine get it from here."""
         local = self._local()
         if local is not None:
             local.provide_image(name, listener)
@@ -196,7 +196,7 @@ class ExistingCluster(Cluster):
             self.their_kind.provide_image(name, ready, listener)
 
     def image_gap(self) -> str:
-        """See Cluster.image_gap. A registry alone fills it not: the labs' manifests do not name one."""
+        """See Cluster.image_gap. A registry alone doesn't close it: the labs' manifests don't name one."""
         if self._local() is not None:
             return ""
         facts, kind = self._facts(), self.their_kind
@@ -213,7 +213,7 @@ class ExistingCluster(Cluster):
         )
 
     def underlying(self) -> Cluster:
-        """The cluster of labkit's on this machine that the context leads to, or this one."""
+        """The labkit cluster on this machine that the context leads to, or this one."""
         return self._local() or self
 
     @property
@@ -236,7 +236,7 @@ class ExistingCluster(Cluster):
         return [node.name for node in self.workers() if node.ready == "True"]
 
     def load_balancer_range(self) -> tuple[str, str]:
-        """That of a cluster of labkit's on this machine; else only its owner knows one."""
+        """The range of a labkit cluster on this machine. Of other clusters only the owner knows it."""
         local = self._local()
         if local is not None:
             return local.load_balancer_range()
@@ -246,7 +246,7 @@ class ExistingCluster(Cluster):
         )
 
     def controller_manager(self) -> CommandLine:
-        """See Cluster.controller_manager. A cluster of labkit's on this machine knows its own."""
+        """See Cluster.controller_manager. A labkit cluster on this machine knows its own."""
         local = self._local()
         return super().controller_manager() if local is None else local.controller_manager()
 
@@ -261,7 +261,7 @@ class ExistingCluster(Cluster):
         return str(yaml.safe_load(file.read_text())["clusters"][0]["cluster"]["server"])
 
     def url(self, service: str, namespace: str = "default", port: int | str | None = None) -> str:
-        """See Cluster.url. A cluster of labkit's on this machine knows its own way."""
+        """See Cluster.url. A labkit cluster on this machine knows its own way."""
         local = self._local()
         return super().url(service, namespace, port) if local is None else local.url(service, namespace, port)
 

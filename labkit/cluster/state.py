@@ -165,7 +165,7 @@ class Directory:
 
     def _make(self) -> None:
         private(self.path).chmod(0o700)
-        write(self.path / ".labkit", "This folder is a cluster of labkit's; `labkit down` removes it.\n")
+        write(self.path / ".labkit", "This folder is a labkit cluster; `labkit down` removes it.\n")
 
     def load(self) -> State | None:
         """The state; None where none was written yet.
@@ -256,7 +256,7 @@ def cluster_names() -> list[str]:
 
 
 def strangers() -> list[Path]:
-    """What lies among the clusters' folders and is none of labkit's."""
+    """What lies among the clusters' folders and is not a labkit cluster."""
     return sorted(p for p in _folders() if not is_name(p.name) or not Directory(p.name).is_labkits)
 
 

@@ -31,7 +31,7 @@ def explain_live(
     Args:
         where: the cluster, or its API.
         controller: its controller's flags. Where None they are read from the kube-controller-manager that
-            runs: on a cluster of labkit's from its process or pod, elsewhere from its pod in kube-system.
+            runs: on a labkit cluster from its process or pod, elsewhere from its pod in kube-system.
             Where it cannot be seen, upstream's defaults are assumed. The explanation says which it was.
 
     Raises:
